@@ -1,0 +1,1 @@
+"""One settings dataclass and one ``main()`` for each command."""

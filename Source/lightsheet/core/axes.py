@@ -1,0 +1,35 @@
+"""The ledger: at every stage, which axes an array has and what a number in it means.
+
+===========================  =======  ========  =====================================================
+stage                        axes     type      meaning of a number
+===========================  =======  ========  =====================================================
+view, fused on disk          Z Y X    uint16    camera counts
+H5 ``data/raw_image``        Z Y X    stated    intensity; percentile 2 is 0, percentile 99.8 is 1, not
+                                      in file   clipped; both percentiles are attributes: can be undone
+H5 ``data/surface_distance`` Z Y X    float     signed distance in micrometres to the specimen's convex
+                                                hull: > 0 inside, 0 on the surface, < 0 outside
+H5 ``data/light_map``        Z Y X    stated    path length from the lit side, in micrometres
+network input                C Z Y X  float32   channels in the order of ``--image_groups``
+network output               1 Z Y X  float32   normalised fused intensity
+written result               Z Y X    uint16    counts on the input's scale, same shape and voxel size
+===========================  =======  ========  =====================================================
+
+Spacing is always ``(z, y, x)`` in micrometres and is called ``spacing_um``.
+"""
+
+from typing import Literal
+
+RAW_IMAGE = "data/raw_image"
+SURFACE_DISTANCE = "data/surface_distance"
+LIGHT_MAP = "data/light_map"
+IMAGE_GROUPS = (RAW_IMAGE, SURFACE_DISTANCE, LIGHT_MAP)
+
+LOW_PERCENTILE = 2.0
+HIGH_PERCENTILE = 99.8
+
+Channel = Literal["nucleus", "membrane"]
+CHANNELS: tuple[Channel, ...] = ("nucleus", "membrane")
+
+ZYX = tuple[int, int, int]
+SpacingUm = tuple[float, float, float]
+Region = tuple[slice, slice, slice]

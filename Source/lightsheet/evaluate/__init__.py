@@ -1,0 +1,1 @@
+"""Scores of the challenge and beyond, and the reports which show them."""

@@ -1,0 +1,1 @@
+"""The main job: one view in, the fused volume out."""

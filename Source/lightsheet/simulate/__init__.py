@@ -1,0 +1,1 @@
+"""Simulated light-sheet data with known truth."""
