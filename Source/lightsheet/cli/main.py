@@ -1,0 +1,34 @@
+"""The installed ``lightsheet`` command: the scripts of ``Source/`` as subcommands."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+SUBCOMMANDS = {
+    "simulate": ("lightsheet.cli.simulate", "write simulated stacks: views, fused volumes, labels"),
+    "convert": ("lightsheet.cli.convert", "TIFF or OME-Zarr to H5 with distance and light channels"),
+    "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
+    "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),
+    "apply": ("lightsheet.cli.apply", "fuse views with a model"),
+    "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),
+    "project": ("lightsheet.cli.project", "maximum intensity projections of volumes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``lightsheet SUBCOMMAND ...``; the subcommand's own ``--help`` tells its flags."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    width = max(map(len, SUBCOMMANDS))
+    usage = "usage: lightsheet SUBCOMMAND ...\n\n" + "".join(
+        f"  {name:<{width}}  {text}\n" for name, (_, text) in SUBCOMMANDS.items()
+    )
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage)
+        return 0 if arguments else 2
+    if arguments[0] not in SUBCOMMANDS:
+        sys.stderr.write(
+            f"lightsheet: error: expected a subcommand, got '{arguments[0]}'; see lightsheet --help\n"
+        )
+        return 2
+    module = importlib.import_module(SUBCOMMANDS[arguments[0]][0])
+    return int(module.main(arguments[1:]))
