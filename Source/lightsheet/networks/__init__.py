@@ -1,1 +1,59 @@
-"""Networks: tensor in, tensor out, no file access."""
+"""Networks: tensor in, tensor out, no file access.
+
+A network is built from a small dictionary, which is kept in the model folder::
+
+    build({"name": "unet3d", "in_channels": 2, "features": 16, "norm": "none", "residual": True})
+
+It takes (N, C, Z, Y, X) and returns (N, 1, Z, Y, X); ``stride_zyx`` says of what the sides must be multiples.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightsheet.core.errors import ModelError
+from lightsheet.networks.blocks import NORMS, Residual, VolumeNetwork
+from lightsheet.networks.transformers import swin_unetr, unetr
+from lightsheet.networks.unet3d import UNet3D
+
+__all__ = ["BACKBONES", "NORMS", "VolumeNetwork", "build"]
+
+_BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
+    "unet3d": lambda **kwargs: UNet3D(block="plain", up="transposed", **kwargs),
+    "resunet3d": lambda **kwargs: UNet3D(block="residual", up="transposed", **kwargs),
+    "densenet3d": lambda **kwargs: UNet3D(block="dense", up="transposed", **kwargs),
+    "unet3d_pixelshuffle": lambda **kwargs: UNet3D(block="plain", up="shuffle", **kwargs),
+    "unetr": unetr,
+    "swin_unetr": swin_unetr,
+}
+BACKBONES = tuple(_BUILDERS)
+
+
+def build(network: Mapping[str, Any]) -> VolumeNetwork:
+    """Build a network from its dictionary.
+
+    Parameters
+    ----------
+    network : "name" (one of `BACKBONES`), "in_channels", and, where the network knows them, "features"
+        (maps of the first level), "norm" (one of `NORMS`), "patch_zyx" (UNETR, whose input size is fixed).
+        "residual": True makes the output the first input channel plus a correction which starts at zero, so
+        that an untrained network returns its input.
+
+    Raises
+    ------
+    ModelError
+        When the name or an argument is unknown.
+    MissingExtraError
+        When MONAI is wanted and not installed.
+    """
+    arguments = dict(network)
+    name = arguments.pop("name", None)
+    residual = arguments.pop("residual", False)
+    if name not in _BUILDERS:
+        raise ModelError(f"network: expected a name out of {', '.join(BACKBONES)}, got {name!r}")
+    if arguments.get("norm", "none") not in NORMS:
+        raise ModelError(f"network: expected norm out of {', '.join(NORMS)}, got {arguments['norm']!r}")
+    try:
+        module = _BUILDERS[name](**arguments)
+    except TypeError as error:
+        raise ModelError(f"network {name}: expected arguments it knows, got '{error}'") from error
+    return Residual(module) if residual else module

@@ -1,0 +1,155 @@
+"""Parts of the convolutional networks: normalisation, blocks of convolutions, ways up, residual output."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from lightsheet.core.axes import ZYX
+
+NORMS = ("none", "instance", "batch", "group")
+LEAK = 0.2
+_GROUPS = 8
+
+
+class VolumeNetwork(nn.Module):
+    """A network of volumes, (N, C, Z, Y, X) to (N, 1, Z, Y, X).
+
+    Attributes
+    ----------
+    stride_zyx : the sides of an input must be multiples of this
+    fixed_zyx : the only input size the network takes; None for any
+    """
+
+    stride_zyx: ZYX = (1, 1, 1)
+    fixed_zyx: ZYX | None = None
+
+    def last_layer(self) -> nn.Conv3d:
+        """Return the convolution that makes the output."""
+        raise NotImplementedError
+
+
+class Residual(VolumeNetwork):
+    """The first input channel plus what ``body`` says; the identity until it is trained.
+
+    The last convolution starts at zero. A network that has seen little data then stays near its input,
+    whose score under the challenge's metric is 0, rather than far below it.
+    """
+
+    def __init__(self, body: VolumeNetwork) -> None:
+        super().__init__()
+        self.body = body
+        self.stride_zyx = body.stride_zyx
+        self.fixed_zyx = body.fixed_zyx
+        last = body.last_layer()
+        nn.init.zeros_(last.weight)
+        if last.bias is not None:
+            nn.init.zeros_(last.bias)
+
+    def last_layer(self) -> nn.Conv3d:
+        """Return the convolution that makes the correction."""
+        return self.body.last_layer()
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Add the correction to channel 0; the sum keeps the precision of the input."""
+        correction: Tensor = self.body(volume)
+        return volume[:, :1] + correction.to(volume.dtype)
+
+
+def normalisation(norm: str, channels: int) -> nn.Module:
+    """Normalisation layer, or none; the instance norm has no weights, as in the reference."""
+    if norm == "instance":
+        return nn.InstanceNorm3d(channels)
+    if norm == "batch":
+        return nn.BatchNorm3d(channels)
+    if norm == "group":
+        return nn.GroupNorm(min(_GROUPS, channels), channels)
+    return nn.Identity()
+
+
+def unit(in_channels: int, channels: int, norm: str, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, normalisation, leaky ReLU; a stride of 2 halves the sides."""
+    convolution = nn.Conv3d(in_channels, channels, kernel, stride=stride, padding=(kernel - 1) // 2)
+    nn.init.kaiming_normal_(convolution.weight, a=LEAK)
+    nn.init.zeros_(cast("Tensor", convolution.bias))
+    return nn.Sequential(convolution, normalisation(norm, channels), nn.LeakyReLU(LEAK, inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a short cut (He et al., CVPR 2016)."""
+
+    def __init__(self, in_channels: int, channels: int, norm: str) -> None:
+        super().__init__()
+        self.first = unit(in_channels, channels, norm)
+        self.second = nn.Conv3d(channels, channels, 3, padding=1)
+        self.norm = normalisation(norm, channels)
+        same = in_channels == channels
+        self.short_cut: nn.Module = nn.Identity() if same else nn.Conv3d(in_channels, channels, 1)
+        self.activation = nn.LeakyReLU(LEAK, inplace=True)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Activate the sum of both ways."""
+        result: Tensor = self.activation(self.norm(self.second(self.first(maps))) + self.short_cut(maps))
+        return result
+
+
+class DenseBlock(nn.Module):
+    """Each convolution sees all earlier maps; a 1x1 convolution gathers them (Huang et al., CVPR 2017)."""
+
+    def __init__(self, in_channels: int, channels: int, norm: str, layers: int = 3) -> None:
+        super().__init__()
+        growth = max(1, channels // 2)
+        self.layers = nn.ModuleList(unit(in_channels + i * growth, growth, norm) for i in range(layers))
+        self.gather = unit(in_channels + layers * growth, channels, norm, kernel=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Concatenate and gather."""
+        for layer in self.layers:
+            maps = torch.cat((maps, layer(maps)), dim=1)
+        result: Tensor = self.gather(maps)
+        return result
+
+
+def block(kind: str, in_channels: int, channels: int, norm: str, convolutions: int = 2) -> nn.Module:
+    """Convolutions of one level: ``plain``, ``residual`` or ``dense``."""
+    if kind == "residual":
+        return ResidualBlock(in_channels, channels, norm)
+    if kind == "dense":
+        return DenseBlock(in_channels, channels, norm)
+    units = [unit(in_channels if i == 0 else channels, channels, norm) for i in range(convolutions)]
+    return nn.Sequential(*units)
+
+
+class TransposedUp(nn.Module):
+    """Double the sides by a transposed 3^3 convolution, then mix the maps by a 1x1 convolution."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(channels, channels, 3, stride=2, padding=1, output_padding=1)
+        self.mix = unit(channels, channels, norm, kernel=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, Z, Y, X) to (N, C, 2 Z, 2 Y, 2 X)."""
+        result: Tensor = self.mix(self.up(maps))
+        return result
+
+
+class ShuffleUp(nn.Module):
+    """Double the sides by moving maps into space (Shi et al., CVPR 2016), in three dimensions."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.expand = nn.Conv3d(channels, channels * 8, 1)
+        self.mix = unit(channels, channels, norm, kernel=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, Z, Y, X) to (N, C, 2 Z, 2 Y, 2 X)."""
+        result: Tensor = self.mix(pixel_shuffle_3d(self.expand(maps)))
+        return result
+
+
+def pixel_shuffle_3d(maps: Tensor) -> Tensor:
+    """(N, 8 C, Z, Y, X) to (N, C, 2 Z, 2 Y, 2 X); map ``8 c + 4 i + 2 j + k`` goes to offset (i, j, k)."""
+    n, channels, z, y, x = maps.shape
+    split = maps.reshape(n, channels // 8, 2, 2, 2, z, y, x)
+    return split.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, channels // 8, 2 * z, 2 * y, 2 * x)
