@@ -1,0 +1,184 @@
+"""``simulate_dataset.py``: simulated views, fused volumes and labels, or views of a real stack."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from lightsheet.cli.args import EXIT_OK, run_command
+from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
+from lightsheet.core.errors import SettingsError
+from lightsheet.core.progress import LOG
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lightsheet.simulate.folder import ImageJob
+
+
+@dataclass(frozen=True)
+class SimulateSettings:
+    """Write simulated light-sheet data: one view, the fused volume and instance labels of each specimen.
+
+    Files are image_<i>_<channel>_angle.tif (one view), _fused.tif (several views fused) and _labels.tif,
+    all of one shape, with voxel size, channel and study in their metadata, which also say that they are
+    simulated. simulation.json holds the physical parameters. The same seed gives the same bytes. A run that
+    was stopped goes on where it stopped. With --from_volume the truth is a real stack: it is written as
+    _fused and a view is made from it.
+    """
+
+    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """folder of the files"""
+    count: int = 12
+    """images of each channel"""
+    study: int | None = None
+    """study of the challenge whose size, voxel size and optics are imitated (1 to 5); default 1, or what
+    the real stack says"""
+    channel: Literal["nucleus", "membrane", "both"] | None = None
+    """what is stained (membrane: studies 1 and 3 only); default nucleus, or what the real stack says"""
+    scale: float = 0.2
+    """size along each axis as a share of the study's own; voxels grow as far as a nucleus stays 10 voxels
+    wide (4 in Z), beyond that the specimen is smaller"""
+    shape: ZYX | None = None
+    """size Z,Y,X in voxels instead of --scale; with --from_volume the middle of the stack is cut to it"""
+    spacing_um: SpacingUm | None = None
+    """voxel size Z,Y,X in micrometres instead of the study's or of what the real stack says"""
+    views: int | None = None
+    """views that are fused, 2 to 4; default: the study's"""
+    misregistration_um: float = 0.2
+    """standard deviation of the shift that registration left in each fused view but the first, micrometres"""
+    seed: int = 0
+    """same seed, same bytes"""
+    first_id: int = 0
+    """number of the first image; nuclei come first, then membranes"""
+    metadata: Literal["shaped", "imagej", "ome"] = "shaped"
+    """form of the TIFF metadata: JSON of the challenge's template, ImageJ, or OME-XML"""
+    from_volume: Path | None = None
+    """real stack to make views of, instead of simulated specimens"""
+    workers: int = 1
+    """images made at the same time"""
+    overwrite: bool = False
+    """make images again that are there already"""
+
+
+def run(settings: SimulateSettings) -> int:
+    """Write the data set."""
+    from lightsheet.simulate.folder import SIDECAR, make_folder
+
+    _check(settings)
+    stack = None
+    if settings.from_volume is None:
+        jobs = _phantom_jobs(settings)
+    else:
+        jobs, stack = _real_jobs(settings, settings.from_volume)
+    written = make_folder(
+        settings.output, jobs, stack=stack, workers=settings.workers, overwrite=settings.overwrite
+    )
+    what = "simulated images" if stack is None else "simulated views of a real stack"
+    LOG.info("%s: %d %s written, %d in all; see %s", settings.output, written, what, len(jobs), SIDECAR)
+    return EXIT_OK
+
+
+def _check(settings: SimulateSettings) -> None:
+    for flag, value, least in (("count", settings.count, 1), ("workers", settings.workers, 1)):
+        if value < least:
+            raise SettingsError(f"--{flag}: expected at least {least}, got {value}")
+    for flag, value in (("seed", settings.seed), ("first_id", settings.first_id)):
+        if value < 0:
+            raise SettingsError(f"--{flag}: expected a number from 0 on, got {value}")
+    if settings.misregistration_um < 0:
+        raise SettingsError(
+            f"--misregistration_um: expected a length from 0 on, got {settings.misregistration_um:g}"
+        )
+    if settings.spacing_um is not None and not all(0 < step < 1e4 for step in settings.spacing_um):
+        raise SettingsError(
+            f"--spacing_um: expected three lengths above 0 (micrometres), got {settings.spacing_um}"
+        )
+
+
+def _phantom_jobs(settings: SimulateSettings) -> "list[ImageJob]":
+    from lightsheet.simulate.folder import ImageJob
+    from lightsheet.simulate.optics import checked_views
+    from lightsheet.simulate.presets import checked_shape, preset_for
+
+    study = 1 if settings.study is None else settings.study
+    chosen = settings.channel or "nucleus"
+    channels: tuple[Channel, ...] = CHANNELS if chosen == "both" else (chosen,)
+    for channel in channels:
+        preset = preset_for(study, channel)
+    views = None if settings.views is None else checked_views(settings.views)
+    given = settings.shape
+    shape = preset.scaled_shape(settings.scale) if given is None else checked_shape(given, "--shape")
+    numbered = enumerate((channel for channel in channels for _ in range(settings.count)), settings.first_id)
+    return [
+        ImageJob(
+            number=number,
+            channel=channel,
+            study=study,
+            optics_of=study,
+            seed=settings.seed,
+            shape=shape,
+            spacing_um=settings.spacing_um,
+            views=views,
+            misregistration_um=settings.misregistration_um,
+            family=settings.metadata,
+            specimen=f"simulated seed {settings.seed} study {study} {channel} {number}",
+        )
+        for number, channel in numbered
+    ]
+
+
+def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob], NDArray[np.generic]]":
+    from lightsheet.core.files import content_hash
+    from lightsheet.core.volume import Overrides
+    from lightsheet.core.volumes import read_volume
+    from lightsheet.simulate.folder import ImageJob
+    from lightsheet.simulate.presets import PRESETS, preset_for
+
+    if settings.channel == "both":
+        raise SettingsError("--channel: expected nucleus or membrane for a real stack, got both")
+    if settings.views is not None:
+        raise SettingsError("--views: expected no number with --from_volume, whose stack is the fused volume")
+    volume = read_volume(path, Overrides(settings.spacing_um, settings.channel, settings.study))
+    info = volume.info
+    spacing = info.require_spacing()
+    optics_of = info.study if info.study in PRESETS else 1
+    data = volume.data if settings.shape is None else _middle(volume.data, settings.shape, path)
+    digest = content_hash(path)
+    jobs = [
+        ImageJob(
+            number=settings.first_id + k,
+            channel=info.channel,
+            study=info.study,
+            optics_of=preset_for(optics_of or 1).study,
+            seed=settings.seed,
+            shape=(data.shape[0], data.shape[1], data.shape[2]),
+            spacing_um=spacing,
+            views=None,
+            misregistration_um=0.0,
+            family=settings.metadata,
+            specimen=path.name,
+            stack_hash=digest,
+        )
+        for k in range(settings.count)
+    ]
+    return jobs, data
+
+
+def _middle(data: "NDArray[np.generic]", shape: ZYX, path: Path) -> "NDArray[np.generic]":
+    if any(want > have or want < 1 for want, have in zip(shape, data.shape, strict=True)):
+        raise SettingsError(f"--shape: expected at most {data.shape} voxels as in {path}, got {shape}")
+    starts = [(have - want) // 2 for want, have in zip(shape, data.shape, strict=True)]
+    z, y, x = (slice(start, start + want) for start, want in zip(starts, shape, strict=True))
+    return data[z, y, x]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(SimulateSettings, run, argv, prog="simulate_dataset.py")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

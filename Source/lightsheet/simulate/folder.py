@@ -1,0 +1,188 @@
+"""A folder of simulated pairs on disk: which images, resumed where it stopped, and the sidecar."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightsheet.core.axes import ZYX, Channel, SpacingUm
+from lightsheet.core.errors import NotFoundError
+from lightsheet.core.files import settings_hash, write_json
+from lightsheet.core.progress import LOG, track
+from lightsheet.simulate.dataset import (
+    FROM_REAL,
+    PHANTOM,
+    SimulatedPair,
+    pair_from_stack,
+    simulate_pair,
+)
+from lightsheet.simulate.families import Family, describe, write_stack
+from lightsheet.simulate.presets import preset_for
+
+SIDECAR = "simulation.json"
+REAL_TARGET = "real stack, not simulated; its view is made by the forward model"
+VERSION = 1
+"""Raised when the same settings give other images, so that files of an older version are made again."""
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """All that one image follows from; its hash tells whether the files on disk are this image.
+
+    Attributes
+    ----------
+    number : the image's number in file names
+    channel : channel, None only for a real stack that does not say
+    study : study in the metadata, None only for a real stack that does not say
+    optics_of : study whose preset gives size and optics
+    seed : of the data set
+    shape : voxels (Z, Y, X)
+    spacing_um : voxel size (z, y, x), None: the preset's for the shape
+    views : number of views fused, None: the preset's
+    misregistration_um : shift left in each view but the first
+    family : TIFF metadata family
+    specimen : name of the specimen, the same for all views of one
+    stack_hash : content of the real stack that is the truth, None for a phantom
+    """
+
+    number: int
+    channel: Channel | None
+    study: int | None
+    optics_of: int
+    seed: int
+    shape: ZYX
+    spacing_um: SpacingUm | None
+    views: int | None
+    misregistration_um: float
+    family: Family
+    specimen: str
+    stack_hash: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Common start of the image's file names."""
+        return f"image_{self.number}_{self.channel or 'unknown'}"
+
+    @property
+    def key(self) -> str:
+        """Hash of everything the files follow from."""
+        return settings_hash({**asdict(self), "version": VERSION})
+
+    def paths(self, folder: Path) -> dict[str, Path]:
+        """Files of this image by role."""
+        roles = ("angle", "fused") if self.stack_hash else ("angle", "fused", "labels")
+        return {role: folder / f"{self.name}_{role}.tif" for role in roles}
+
+
+def make_folder(
+    folder: Path,
+    jobs: Sequence[ImageJob],
+    *,
+    stack: NDArray[np.generic] | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> int:
+    """Write the images that are not there yet; returns how many were written.
+
+    Parameters
+    ----------
+    folder : where the files and ``simulation.json`` go
+    jobs : the images
+    stack : real volume (Z, Y, X) for jobs that have a ``stack_hash``
+    workers : processes that simulate at the same time
+    overwrite : make images again that are there
+    """
+    record = read_record(folder)
+    waiting = [job for job in jobs if overwrite or not is_done(job, folder, record)]
+    if len(waiting) < len(jobs):
+        LOG.info("%s: %d of %d images are there already", folder, len(jobs) - len(waiting), len(jobs))
+    for job, parameters in track(_made(waiting, folder, stack, workers), "simulated", len(waiting)):
+        sizes = {path.name: path.stat().st_size for path in job.paths(folder).values()}
+        record["images"][job.name] = {"key": job.key, "bytes": sizes, "parameters": parameters}
+        record["images"] = dict(sorted(record["images"].items(), key=lambda item: _number(item[0])))
+        write_json(folder / SIDECAR, record)
+    return len(waiting)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Content of the folder's sidecar, empty when there is none that can be read."""
+    try:
+        record = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+        if isinstance(record.get("images"), dict):
+            return dict(record)
+    except (OSError, ValueError, AttributeError):
+        LOG.debug("%s: no readable %s, all images are made", folder, SIDECAR)
+    return {"simulated": True, "images": {}}
+
+
+def is_done(job: ImageJob, folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the image's files are there, whole and made with these settings."""
+    known = record["images"].get(job.name, {})
+    sizes = known.get("bytes", {})
+    return known.get("key") == job.key and all(
+        path.exists() and path.stat().st_size == sizes.get(path.name) for path in job.paths(folder).values()
+    )
+
+
+def _number(name: str) -> tuple[int, str]:
+    digits = name.split("_")[1]
+    return (int(digits) if digits.isdigit() else 0), name
+
+
+def _made(
+    jobs: Sequence[ImageJob], folder: Path, stack: NDArray[np.generic] | None, workers: int
+) -> Iterator[tuple[ImageJob, dict[str, Any]]]:
+    """Make images, in other processes when there are several workers."""
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield job, make_image(job, folder, stack)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        futures = {pool.submit(make_image, job, folder, stack): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def make_image(job: ImageJob, folder: Path, stack: NDArray[np.generic] | None) -> dict[str, Any]:
+    """Simulate one image, write its files and return its physical parameters."""
+    paths = job.paths(folder)
+    pair = _pair(job, stack)
+    for role, path in paths.items():
+        data = {"angle": pair.view, "fused": pair.fused, "labels": pair.labels}[role]
+        if data is None:  # a real stack has no labels and no path for them
+            raise NotFoundError(f"{path}: expected labels of the simulated specimen, got none")
+        how = FROM_REAL if job.stack_hash else PHANTOM
+        if job.stack_hash and role == "fused":
+            how = REAL_TARGET
+        metadata = describe(pair.spacing_um, job.channel, job.study, how, job.specimen)
+        write_stack(path, data, metadata, job.family)
+    return pair.parameters
+
+
+def _pair(job: ImageJob, stack: NDArray[np.generic] | None) -> SimulatedPair:
+    seed = (job.seed, job.number)
+    preset = preset_for(job.optics_of)
+    if job.stack_hash is None:
+        if job.channel is None:
+            raise NotFoundError(f"{job.name}: expected a channel for a phantom, got none")
+        return simulate_pair(
+            preset,
+            job.channel,
+            seed,
+            job.shape,
+            spacing_um=job.spacing_um,
+            views=job.views,
+            misregistration_um=job.misregistration_um,
+        )
+    if stack is None or job.spacing_um is None:
+        raise NotFoundError(f"{job.name}: expected a real stack with its voxel size, got none")
+    return pair_from_stack(stack, job.spacing_um, preset, seed, job.specimen)
