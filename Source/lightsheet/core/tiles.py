@@ -1,0 +1,242 @@
+"""Tiles that cover a volume, and the windows that blend them without a seam.
+
+A tile reads a box, its outer margin (the halo) is thrown away, and what is left is blended with its
+neighbours. The weights are products of three one-dimensional windows. Each of these is made to sum to one
+over the tiles of its axis, so that the products sum to one at every voxel: a partition of unity. Weighting
+in three dimensions and dividing afterwards needs a second volume of weights, and clamped weights (as of
+some libraries' Gaussians) leave hard edges where two axes overlap.
+
+Tiles begin at multiples of the network's stride, counted from the volume's first voxel. A network then
+computes the same numbers for a voxel in whatever tile it lies, as far as its receptive field reaches.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightsheet.core.axes import ZYX, Region
+from lightsheet.core.errors import SettingsError
+
+_AXES = "ZYX"
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in voxels.
+
+    Attributes
+    ----------
+    start, stop : what the network sees; may reach beyond the volume's end, where the volume is mirrored
+    first, last : what the tile contributes to, without ``last``; inside the volume
+    window : float32 weights of these voxels, in (0, 1]; over the spans of an axis they sum to one
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    window: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A box to read, the part of it to keep, and the weights of that part.
+
+    Attributes
+    ----------
+    spans : its spans along Z, Y and X
+    """
+
+    spans: tuple[Span, Span, Span]
+
+    @property
+    def read(self) -> Region:
+        """What the network sees, in voxels of the volume; may reach beyond its end."""
+        z, y, x = (slice(s.start, s.stop) for s in self.spans)
+        return z, y, x
+
+    @property
+    def write(self) -> Region:
+        """What the tile contributes to, in voxels of the volume."""
+        z, y, x = (slice(s.first, s.last) for s in self.spans)
+        return z, y, x
+
+    @property
+    def inner(self) -> Region:
+        """The same voxels as ``write``, counted from the first voxel of ``read``."""
+        z, y, x = (slice(s.first - s.start, s.last - s.start) for s in self.spans)
+        return z, y, x
+
+    @property
+    def voxels(self) -> int:
+        """Voxels the network sees."""
+        return math.prod(s.stop - s.start for s in self.spans)
+
+    def weighted(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Weigh ``values`` (of the size of ``write``) by the windows of the three axes, in place."""
+        z, y, x = (s.window for s in self.spans)
+        values *= z[:, None, None]
+        values *= y[None, :, None]
+        values *= x[None, None, :]
+        return values
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """All tiles of a volume: the product of the spans of the three axes.
+
+    Attributes
+    ----------
+    shape_zyx : the volume
+    tile_zyx : what the network sees at a time
+    overlap_zyx : smallest overlap of neighbouring tiles
+    halo_zyx : voxels thrown away at each inner side of a tile
+    axes : spans along Z, Y and X
+    """
+
+    shape_zyx: ZYX
+    tile_zyx: ZYX
+    overlap_zyx: ZYX
+    halo_zyx: ZYX
+    axes: tuple[tuple[Span, ...], tuple[Span, ...], tuple[Span, ...]]
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return math.prod(len(spans) for spans in self.axes)
+
+    @property
+    def redundancy(self) -> float:
+        """Voxels computed per voxel of the volume; 1 is the least."""
+        return self.count * math.prod(self.tile_zyx) / math.prod(self.shape_zyx)
+
+    def rows(self) -> Iterator[tuple[Span, list[Tile]]]:
+        """Tiles of equal Z, in order along Z: what is before the next row's ``first`` is then finished."""
+        zs, ys, xs = self.axes
+        for z in zs:
+            yield z, [Tile((z, y, x)) for y in ys for x in xs]
+
+    def tiles(self) -> Iterator[Tile]:
+        """All tiles, row by row."""
+        for _, row in self.rows():
+            yield from row
+
+
+def plan_tiles(
+    shape_zyx: ZYX, tile_zyx: ZYX, overlap_zyx: ZYX, stride_zyx: ZYX = (1, 1, 1), halo_zyx: ZYX | None = None
+) -> TilePlan:
+    """Cover a volume with tiles of one size.
+
+    Parameters
+    ----------
+    shape_zyx : the volume
+    tile_zyx : size of a tile, multiples of the stride; an axis of the volume that is shorter is covered by
+        one tile, cut down to the volume's end rounded up to the stride
+    overlap_zyx : least overlap of neighbours, which are spread evenly and may overlap more
+    stride_zyx : tiles begin at multiples of this
+    halo_zyx : receptive field of the network to one side. Where the overlap holds it twice, this much is
+        thrown away and the result does not depend on the tiles. Otherwise a quarter of the overlap is
+        thrown away at each side, where a network's border effects are largest, and half of it is blended.
+        None: unlimited receptive field.
+
+    Raises
+    ------
+    SettingsError
+        When a tile is no multiple of the stride or the overlap leaves no step of at least one stride.
+    """
+    axes = []
+    for axis in range(3):
+        _check(axis, tile_zyx[axis], overlap_zyx[axis], stride_zyx[axis])
+        size = min(tile_zyx[axis], round_up(shape_zyx[axis], stride_zyx[axis]))
+        starts = _starts(shape_zyx[axis], size, overlap_zyx[axis], stride_zyx[axis], axis)
+        halo = _halo(starts, size, None if halo_zyx is None else halo_zyx[axis])
+        axes.append((size, halo, _spans(shape_zyx[axis], size, starts, halo)))
+    (tz, hz, z), (ty, hy, y), (tx, hx, x) = axes
+    return TilePlan(shape_zyx, (tz, ty, tx), overlap_zyx, (hz, hy, hx), (z, y, x))
+
+
+def round_up(size: int, stride: int) -> int:
+    """Smallest multiple of ``stride`` that is at least ``size``."""
+    return -(-size // stride) * stride
+
+
+def tiles_along(size: int, tile: int, overlap: int, stride: int) -> int:
+    """Return the number of tiles that cover ``size`` voxels with at least ``overlap``."""
+    padded = round_up(size, stride)
+    return 1 if tile >= padded else 1 + -(-(padded - tile) // _step(tile, overlap, stride))
+
+
+def fitted_tile(size: int, count: int, overlap: int, stride: int) -> int:
+    """Return the smallest tile, a multiple of ``stride``, of which ``count`` cover ``size`` voxels."""
+    padded = round_up(size, stride)
+    tile = round_up(-(-(padded + (count - 1) * overlap) // count), stride)
+    while count > 1 and (tile - overlap < stride or tiles_along(size, tile, overlap, stride) > count):
+        tile += stride
+    return min(tile, padded)
+
+
+def _check(axis: int, tile: int, overlap: int, stride: int) -> None:
+    if tile < 1 or tile % stride:
+        raise SettingsError(
+            f"--patch_size: expected a multiple of the network's stride {stride} along {_AXES[axis]}, "
+            f"got {tile}"
+        )
+    if overlap < 0:
+        raise SettingsError(f"--overlap: expected at least 0 along {_AXES[axis]}, got {overlap}")
+
+
+def _step(tile: int, overlap: int, stride: int) -> int:
+    return (tile - overlap) // stride * stride
+
+
+def _starts(size: int, tile: int, overlap: int, stride: int, axis: int) -> list[int]:
+    """First voxels of the tiles, spread evenly, at multiples of the stride."""
+    padded = round_up(size, stride)
+    if tile >= padded:
+        return [0]
+    if _step(tile, overlap, stride) < stride:
+        raise SettingsError(
+            f"--overlap: expected at most {tile - stride} along {_AXES[axis]} for tiles of {tile} "
+            f"and a network of stride {stride}, got {overlap}"
+        )
+    last = tiles_along(size, tile, overlap, stride) - 1
+    steps = (padded - tile) // stride
+    return [i * steps // last * stride for i in range(last + 1)]
+
+
+def _halo(starts: list[int], tile: int, reach: int | None) -> int:
+    """Voxels to throw away at each side, from the least overlap that the tiles really have."""
+    if len(starts) == 1:
+        return 0
+    overlap = tile - max(b - a for a, b in pairwise(starts))
+    return reach if reach is not None and 2 * reach <= overlap else overlap // 4
+
+
+def _spans(size: int, tile: int, starts: list[int], halo: int) -> tuple[Span, ...]:
+    """Windows of raised cosines over what neighbours share, divided by their sum along the axis."""
+    windows = np.zeros((len(starts), size), np.float64)
+    for i, start in enumerate(starts):
+        stop = min(start + tile, size)
+        centres = np.arange(start, stop, dtype=np.float64) + 0.5
+        rise = _ramp(centres, start + halo, starts[i - 1] + tile - halo) if i else 1.0
+        fall = 1.0 - _ramp(centres, starts[i + 1] + halo, start + tile - halo) if i + 1 < len(starts) else 1.0
+        windows[i, start:stop] = rise * fall
+    windows /= windows.sum(axis=0)
+    spans = []
+    for start, window in zip(starts, windows, strict=True):
+        inside = np.flatnonzero(window)
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        spans.append(Span(start, start + tile, first, last, window[first:last].astype(np.float32)))
+    return tuple(spans)
+
+
+def _ramp(centres: NDArray[np.float64], begin: int, end: int) -> NDArray[np.float64]:
+    """0 before ``begin``, 1 after ``end``, a raised cosine between; a step where both are the same."""
+    if end <= begin:
+        return np.where(centres < (begin + end) / 2, 0.0, 1.0)
+    share = np.clip((centres - begin) / (end - begin), 0.0, 1.0)
+    return np.asarray(np.sin(0.5 * np.pi * share) ** 2)
