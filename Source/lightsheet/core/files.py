@@ -51,6 +51,10 @@ def explain_os_error(error: OSError, target: Path) -> OSError:
         return OutputError(
             f"{target}: disk full; nothing half-written was left, free some space and run again"
         )
+    if error.errno == errno.EFBIG:
+        return OutputError(
+            f"{target}: the file is larger than this disk or its limits allow; nothing was left"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{target}: expected a folder that can be written, got '{error.strerror}'")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):

@@ -25,6 +25,12 @@ from lightsheet.core.volume import Overrides, VolumeInfo
 
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 _STACKING_AXES = "ZIQ"  # Z, and the two letters tifffile gives to axes without a name
+_SIGNS_OF_A_CUT = (  # in what tifffile logs
+    "invalid page offset",
+    "invalid offset to page",
+    "corrupted tag list",
+    "TiffTag 270",
+)
 _AXIS_WORDS = {"C": "channels", "T": "time points", "S": "samples (RGB)"}
 
 
@@ -59,13 +65,25 @@ def open_tiff(path: Path, overrides: Overrides) -> LazyVolume:
 
 def _open(path: Path) -> tifffile.TiffFile:
     try:
-        return tifffile.TiffFile(path)
+        tif = tifffile.TiffFile(path)
+        if not _pages_contradict(tif):
+            return tif
+        tif.close()
+        return tifffile.TiffFile(path, is_shaped=False)
     except OSError:
         raise
     except Exception as error:
         size = path.stat().st_size
         what = "an empty file" if size == 0 else f"'{error}' in {size} bytes"
         raise VolumeError(f"{path}: expected a TIFF, got {what}") from error
+
+
+def _pages_contradict(tif: tifffile.TiffFile) -> bool:
+    """Whether the JSON's shape ends otherwise than the pages, so that they are read without it."""
+    promised, pages = shaped_keys(tif).get("shape"), len(tif.pages)
+    if not isinstance(promised, list) or pages == 1:
+        return False
+    return tuple(promised[-2:]) != tuple(n for n in tif.pages[0].shape if n > 1)[:2]
 
 
 @contextlib.contextmanager
@@ -94,14 +112,13 @@ def _volume_series(
         raise VolumeError(
             f"{source}: expected readable pages, got '{error}'; damaged or truncated"
         ) from error
-    if any("invalid page offset" in text or "invalid offset to page" in text for text in complaints):
+    if any(sign in text for sign in _SIGNS_OF_A_CUT for text in complaints):
         raise VolumeError(f"{source}: expected a whole TIFF, got one that is cut off after {pages} pages")
     if not all_series:
         raise VolumeError(f"{source}: expected a TIFF with an image, got none")
     series = all_series[0]
     shape = tuple(series.shape)
-    if _has_plain_pages(series, pages):
-        shape = (pages, *series.keyframe.shape)
+    _refuse_rgb(series, source)
     _check_promised_shape(tif, source, shape)
     if len(all_series) > 1:
         raise VolumeError(f"{source}: expected one volume, got {len(all_series)} images in one file")
@@ -109,11 +126,6 @@ def _volume_series(
     if series.dtype is None or series.dtype.name not in DTYPES:
         raise VolumeError(f"{source}: expected whole or real numbers, got values of type {series.dtype}")
     return series, zyx
-
-
-def _has_plain_pages(series: tifffile.TiffPageSeries, pages: int) -> bool:
-    """Whether each page is one plane of the JSON family, so that the pages tell the shape best."""
-    return series.kind == "shaped" and pages > 1 and len(series.pages) == pages
 
 
 def _check_promised_shape(tif: tifffile.TiffFile, source: str, shape: tuple[int, ...]) -> None:
@@ -128,12 +140,7 @@ def _check_promised_shape(tif: tifffile.TiffFile, source: str, shape: tuple[int,
         return
     lines = imagej_keys(tif)
     planes = math.prod(int(lines.get(key, 1)) for key in ("channels", "slices", "frames"))
-    samples = shape[-1] if tif.pages[0].samplesperpixel > 1 else 1
-    if (
-        lines
-        and planes > 1
-        and planes * tif.pages[0].size not in (math.prod(shape), math.prod(shape) * samples)
-    ):
+    if lines and planes > 1 and planes * tif.pages[0].size != math.prod(shape):
         raise _broken_promise(source, f"{planes} planes", shape)
 
 
@@ -148,14 +155,17 @@ def _times(shape: Any) -> str:
     return " x ".join(str(n) for n in shape)
 
 
+def _refuse_rgb(series: tifffile.TiffPageSeries, source: str) -> None:
+    samples = series.keyframe.samplesperpixel
+    if samples > 1:
+        raise VolumeError(f"{source}: expected one grey value per voxel, got RGB ({samples} samples)")
+
+
 def _zyx_shape(series: tifffile.TiffPageSeries, shape: tuple[int, ...], source: str) -> ZYX:
     """Shape without singleton axes other than Z, Y, X."""
     axes = series.axes.upper()
     if len(axes) != len(shape):
         axes = "Q" * (len(shape) - len(series.keyframe.axes)) + series.keyframe.axes
-    samples = series.keyframe.samplesperpixel
-    if samples > 1 or ("S" in axes and shape[axes.index("S")] > 1):
-        raise VolumeError(f"{source}: expected one grey value per voxel, got RGB ({samples} samples)")
     named = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis != "S"]
     if "".join(axis for axis, _ in named[-2:]) != "YX":
         raise VolumeError(f"{source}: expected axes Z, Y, X, got {', '.join(axis for axis, _ in named)}")

@@ -42,12 +42,13 @@ def facts_of(tif: tifffile.TiffFile) -> tuple[Facts, dict[str, Any]]:
 
 
 def shaped_keys(tif: tifffile.TiffFile) -> dict[str, Any]:
-    """Content of the first JSON description, or nothing."""
+    """Content of the first page's JSON description, or nothing; also where its shape is wrong."""
+    text = tif.pages[0].shaped_description
     try:
-        found = tif.shaped_metadata
+        content = json.loads(text) if text else {}
     except ValueError:
         return {}
-    return dict(found[0]) if found and isinstance(found[0], dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def imagej_keys(tif: tifffile.TiffFile) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def kept_metadata(info: VolumeInfo, provenance: dict[str, Any] | None) -> dict[s
     """Metadata to write: the input's other keys, then ours under the challenge's names."""
     kept = {k: v for k, v in info.metadata.items() if fold(k) not in _LAYOUT_KEYS | _OWN_KEYS}
     if info.spacing_um is not None:
-        z, y, x = info.spacing_um
+        z, y, x = (float(size) for size in info.spacing_um)
         kept |= {"spacing": z, "unit": "um", "PhysicalSizeX": x, "PhysicalSizeY": y, "PhysicalSizeZ": z}
     if info.channel is not None:
         kept["channel"] = info.channel
@@ -160,5 +161,5 @@ def imagej_lines(planes: int, spacing_um: SpacingUm | None) -> str:
     lines = ["ImageJ=1.11a", f"images={planes}", f"slices={planes}", "hyperstack=true", "mode=grayscale"]
     lines.append("loop=false")
     if spacing_um is not None:
-        lines += ["unit=um", f"spacing={spacing_um[0]!r}"]
+        lines += ["unit=um", f"spacing={float(spacing_um[0])!r}"]
     return "\n".join(lines) + "\n"

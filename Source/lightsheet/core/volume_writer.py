@@ -6,7 +6,6 @@ voxels and metadata have been read back and agree.
 """
 
 import contextlib
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from lightsheet.core.errors import OutputError, VolumeError
@@ -23,12 +21,11 @@ from lightsheet.core.jit import compiled
 from lightsheet.core.ome_zarr import OmeZarrVersion, ZarrSink, open_zarr
 from lightsheet.core.progress import LOG
 from lightsheet.core.tiff import open_tiff
-from lightsheet.core.tiff_metadata import imagej_lines, kept_metadata
+from lightsheet.core.tiff_writer import TiffSink
 from lightsheet.core.volume import Overrides, VolumeInfo
 
 HIGHEST_COUNT = 65535
 WRITE_SUFFIXES = (".tif", ".tiff", ".zarr")
-_UM_PER_CENTIMETRE = 1e4
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,7 @@ def volume_writer(
         if path.suffix.lower() == ".zarr":
             sink = ZarrSink(partial, info, provenance, ome_zarr_version)
         else:
-            sink = _TiffSink(partial, path, info, provenance)
+            sink = TiffSink(partial, path, info, provenance)
         writer = VolumeWriter(path, info, sink)
         try:
             yield writer
@@ -222,56 +219,6 @@ def write_volume(
     with volume_writer(path, info, provenance=provenance, ome_zarr_version=ome_zarr_version) as writer:
         writer.write(data)
     return writer.report
-
-
-class _TiffSink:
-    """An uncompressed BigTIFF whose tags are made first and whose planes then follow in one piece."""
-
-    def __init__(self, file: Path, target: Path, info: VolumeInfo, provenance: dict[str, Any] | None) -> None:
-        ome = target.name.lower().endswith((".ome.tif", ".ome.tiff"))
-        resolution: dict[str, Any] = {}
-        if info.spacing_um is not None:
-            per_cm = tuple(_UM_PER_CENTIMETRE / size for size in info.spacing_um[:0:-1])
-            resolution = {"resolution": per_cm, "resolutionunit": "CENTIMETER"}
-        kept = kept_metadata(info, provenance)
-        text: dict[str, Any] = {"metadata": _ome_metadata(target, info, kept)}
-        if not ome:
-            lines = imagej_lines(info.shape_zyx[0], info.spacing_um)
-            text = {"description": lines, "metadata": {"axes": "ZYX", **kept}}
-        with tifffile.TiffWriter(file, bigtiff=True, byteorder="<", ome=ome, shaped=not ome) as tif:
-            offset, _ = tif.write(
-                shape=info.shape_zyx,
-                dtype="uint16",
-                photometric="minisblack",
-                software="lightsheet",
-                returnoffset=True,
-                **resolution,
-                **text,
-            )
-        self._stream = file.open("r+b")
-        self._stream.seek(offset)
-
-    def put(self, planes: NDArray[np.uint16]) -> None:
-        self._stream.write(planes.astype("<u2", copy=False).data)
-
-    def finish(self) -> None:
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _ome_metadata(target: Path, info: VolumeInfo, kept: dict[str, Any]) -> dict[str, Any]:
-    """OME-XML's own fields, and everything else as JSON in the image's description."""
-    said = {"axes": "ZYX", "Name": target.name}
-    if info.spacing_um is not None:
-        for axis, size in zip("ZYX", info.spacing_um, strict=True):
-            said[f"PhysicalSize{axis}"] = float(size)  # type: ignore[assignment]
-            said[f"PhysicalSize{axis}Unit"] = "µm"
-    if info.channel is not None:
-        said["Channel"] = {"Name": [info.channel]}  # type: ignore[assignment]
-    rest = {key: value for key, value in kept.items() if key != "ome_xml"}
-    return {**said, "Description": json.dumps(rest)}
 
 
 def _compare(written: Path, target: Path, info: VolumeInfo, checksums: list[int]) -> None:

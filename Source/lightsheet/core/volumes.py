@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from lightsheet.core.errors import NotFoundError, VolumeError
 from lightsheet.core.lazy import LazyVolume, check_finite
+from lightsheet.core.metadata import Facts, understand
+from lightsheet.core.ome_zarr import open_zarr
 from lightsheet.core.tiff import open_tiff
 from lightsheet.core.volume import Overrides, Volume, VolumeInfo
 from lightsheet.core.volume_writer import (
@@ -81,8 +83,6 @@ def open_volume(path: Path, overrides: Overrides = _NO_OVERRIDES) -> LazyVolume:
     if path.is_dir():
         if suffix not in ZARR_SUFFIXES:
             raise VolumeError(f"{path}: expected a file or a folder that ends in .zarr, got another folder")
-        from lightsheet.core.ome_zarr import open_zarr
-
         return open_zarr(path, overrides)
     if suffix in H5_SUFFIXES:
         return _open_h5(path, overrides)
@@ -99,7 +99,9 @@ def _open_h5(path: Path, overrides: Overrides) -> LazyVolume:
         counts = converted.counts((slice(z0, z1), slice(0, height), slice(0, width)))
         return counts if counts.dtype == np.uint16 else round_to_counts(counts)[0]
 
-    return LazyVolume(replace(overrides.apply(converted.info), dtype="uint16"), read)
+    info = replace(overrides.apply(converted.info), dtype="uint16")
+    info = understand(info, Facts(), Overrides(info.spacing_um, info.channel, info.study))
+    return LazyVolume(info, read)
 
 
 def find_volumes(where: Path | str, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
