@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import errno
 import io
-import itertools
 import json
 import sys
 import types
@@ -88,9 +87,22 @@ def _parse(settings_type: type[S], arguments: list[str], prog: str) -> S:
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines() if line.startswith("│")]
-        message = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines))
+        message = _first_paragraph(complaint.getvalue())
         raise SettingsError(f"{message}; see {prog} --help") from None
+
+
+def _first_paragraph(box: str) -> str:
+    """Text below the title of tyro's box, which has plain hyphens where the output is not UTF-8."""
+    paragraphs: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip(" │")
+        if text and (text[0] in "╭╰" or not text.strip("─-")):
+            paragraphs.append([])
+        elif text:
+            paragraphs[-1].append(text)
+    filled = [" ".join(lines) for lines in paragraphs if lines]
+    titled = not box.lstrip().startswith("╭") and len(filled) > 1
+    return filled[1] if titled else "".join(filled[:1])
 
 
 def _fail(prog: str, message: str) -> int:
