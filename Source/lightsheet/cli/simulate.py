@@ -40,7 +40,7 @@ class SimulateSettings:
     """what is stained (membrane: studies 1 and 3 only); default nucleus, or what the real stack says"""
     scale: float = 0.2
     """size along each axis as a share of the study's own; voxels grow as far as a nucleus stays 10 voxels
-    wide (4 in Z), beyond that the specimen is smaller"""
+    wide (5 in Z), beyond that the specimen is smaller"""
     shape: ZYX | None = None
     """size Z,Y,X in voxels instead of --scale; with --from_volume the middle of the stack is cut to it"""
     spacing_um: SpacingUm | None = None

@@ -19,7 +19,7 @@ from lightsheet.simulate.views import degrade, to_counts
 DEFAULT_SCALE = 0.2
 PHANTOM = "simulated specimen seen by the forward model"
 FROM_REAL = "view made from a real stack by the forward model"
-SIGNAL_COUNTS = (600.0, 2200.0)
+SIGNAL_COUNTS = (1000.0, 3500.0)
 PHOTONS_OF_REAL = (80.0, 500.0)
 FEWEST_LEVELS = 50
 

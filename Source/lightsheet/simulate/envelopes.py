@@ -19,7 +19,8 @@ from lightsheet.simulate.grids import (
 from lightsheet.simulate.presets import Shape
 
 COARSE_UM = 2.5
-ROUNDS_OF_DARTS = 24
+ROUNDS_OF_DARTS = 16
+STEPS_APART = 12
 Points = NDArray[np.float64]
 
 
@@ -58,7 +59,7 @@ class Envelope:
 
     def field_um(self) -> Points:
         """Size (z, y, x) of the field in micrometres."""
-        return np.array(self.shape_zyx, float) * np.array(self.spacing_um, float)
+        return np.asarray(np.array(self.shape_zyx) * np.array(self.spacing_um), np.float64)
 
 
 def make_envelope(rng: np.random.Generator, form: Shape, shape: ZYX, spacing_um: SpacingUm) -> Envelope:
@@ -120,7 +121,35 @@ def _largest_part(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(parts == sizes.argmax())
 
 
-def throw_darts(
+def packed_points(
+    rng: np.random.Generator, envelope: Envelope, apart_um: float, depth_range_um: tuple[float, float]
+) -> Points:
+    """Points (N, 3) in micrometres that fill a range of depths below the surface, as cells do.
+
+    Darts thrown at random leave holes, so more are thrown than would fit at ``apart_um``, and points that
+    are nearer than that then push each other away.
+    """
+    points = _throw_darts(rng, envelope, 0.86 * apart_um, depth_range_um)
+    for _ in range(STEPS_APART):
+        if len(points) < 2:
+            break
+        pairs = cKDTree(points).query_pairs(apart_um, output_type="ndarray")
+        if len(pairs) == 0:
+            break
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        between = points[pairs[:, 1]] - points[pairs[:, 0]]
+        distance = np.linalg.norm(between, axis=1, keepdims=True)
+        push = 0.35 * (apart_um - distance) / np.maximum(distance, 1e-9) * between
+        moved = points.copy()
+        np.add.at(moved, pairs[:, 0], -push)
+        np.add.at(moved, pairs[:, 1], push)
+        depth = envelope.depth_at(moved)
+        stays = (depth < depth_range_um[0]) | (depth > depth_range_um[1])
+        points = np.where(stays[:, None], points, moved)
+    return points
+
+
+def _throw_darts(
     rng: np.random.Generator,
     envelope: Envelope,
     apart_um: float,

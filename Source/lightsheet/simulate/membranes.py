@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.simulate.envelopes import Envelope, Points, throw_darts
+from lightsheet.simulate.envelopes import Envelope, Points, packed_points
 from lightsheet.simulate.grids import (
     Floats,
     coarse_factors,
@@ -38,7 +38,7 @@ def membranes(
     density (Z, Y, X), about 1 on a membrane, and the cells' labels (Z, Y, X) from 1.
     """
     spacing = np.array(envelope.spacing_um)
-    centres = throw_darts(rng, envelope, 0.8 * cell_um, (0.3 * cell_um, shell_um))
+    centres = packed_points(rng, envelope, 0.92 * cell_um, (0.3 * cell_um, shell_um))
     depth = envelope.depth_map()
     if len(centres) == 0:
         return np.zeros(envelope.shape_zyx, np.float32), np.zeros(envelope.shape_zyx, np.uint32)

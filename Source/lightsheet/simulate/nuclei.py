@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from lightsheet.core.axes import SpacingUm
-from lightsheet.simulate.envelopes import Envelope, Points, throw_darts
+from lightsheet.simulate.envelopes import Envelope, Points, packed_points
 from lightsheet.simulate.grids import Floats, smooth_noise
 
 MITOTIC_FRACTION = 0.08
@@ -54,8 +54,8 @@ def nuclei(
     -------
     density (Z, Y, X), about 1 in a nucleus, and instance labels (Z, Y, X) from 1.
     """
-    apart = diameter_um * rng.uniform(0.98, 1.15)
-    centres = throw_darts(rng, envelope, apart, (0.55 * diameter_um, shell_um))
+    apart = diameter_um * rng.uniform(1.02, 1.25)
+    centres = packed_points(rng, envelope, apart, (0.55 * diameter_um, shell_um))
     bodies = _bodies(rng, centres, diameter_um)
     texture = _chromatin(rng, envelope.spacing_um)
     density = np.zeros(envelope.shape_zyx, np.float32)

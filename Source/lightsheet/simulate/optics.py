@@ -70,8 +70,11 @@ class Optics:
     absorber_depth: float = 0.3
     """Mean optical depth at the centre of a granule's shadow."""
 
-    medium_counts: float = 10.0
-    """Signal of the medium in every voxel, counts; it brings shot noise."""
+    medium_counts: float = 3.0
+    """Signal of the medium in the middle of the sheet's height, counts; it brings shot noise."""
+
+    sheet_height: float = 0.35
+    """Sigma of the medium's glow along the sheet's height, as a fraction of the field."""
 
     offset_counts: float = 120.0
     """Camera offset, counts."""
@@ -79,7 +82,7 @@ class Optics:
     counts_per_photon: float = 2.2
     """Counts per detected photon."""
 
-    read_noise_counts: float = 3.5
+    read_noise_counts: float = 3.0
     """Standard deviation of the camera's read noise, counts."""
 
     misregistration_um: SpacingUm = NO_SHIFT
@@ -139,7 +142,8 @@ def draw_views(
         "absorbers_per_1000_um2": rng.uniform(0.5, 2.0),
         "absorber_radius_um": rng.uniform(0.9, 1.6),
         "absorber_depth": rng.uniform(0.2, 0.4),
-        "medium_counts": rng.uniform(5, 25),
+        "medium_counts": rng.uniform(4, 12),
+        "sheet_height": rng.uniform(0.28, 0.4),
         "offset_counts": rng.uniform(100, 180),
         "illumination_loss_per_um": light_depth * (per_um or 1.0 / extents_um[light]),
         "detection_loss_per_um": camera_depth * (per_um or 1.0 / extents_um[0]),

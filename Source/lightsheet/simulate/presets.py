@@ -14,7 +14,7 @@ from lightsheet.core.errors import SettingsError
 Shape = Literal["ellipsoid", "bent", "lobed"]
 
 VOXELS_ACROSS_NUCLEUS_XY = 10.0
-VOXELS_ACROSS_NUCLEUS_Z = 4.0
+VOXELS_ACROSS_NUCLEUS_Z = 5.0
 SMALLEST_VOLUME: ZYX = (8, 32, 32)
 
 
@@ -66,7 +66,7 @@ class Preset:
         """Voxel size (z, y, x) in micrometres of a volume of this study with ``shape`` voxels.
 
         A smaller volume shows the same field with larger voxels, as a binned acquisition would, but only
-        as far as a nucleus stays 10 voxels wide in XY and 4 in Z; from there on the field shrinks and the
+        as far as a nucleus stays 10 voxels wide in XY and 5 in Z; from there on the field shrinks and the
         specimen is a smaller one. Keeping the voxel size would leave a few cut nuclei in a small volume,
         keeping the field would leave nuclei of a single voxel: neither trains a network.
         """

@@ -50,6 +50,7 @@ def degrade(
     light = _blurred_by_sheet(light, spacing_um, optics)
     seen = _seen_through_tissue(light, spacing_um, optics, body)
     del light
+    seen += _glow_of_medium(seen.shape, optics)
     _expose(seen, optics, rng)
     return shifted(seen, [s / step for s, step in zip(optics.misregistration_um, spacing_um, strict=True)])
 
@@ -165,10 +166,18 @@ def _share(level: Floats, k: int) -> Floats:
     return np.asarray(np.maximum(1 - np.abs(level - np.float32(k)), 0), dtype=np.float32)
 
 
+def _glow_of_medium(shape: tuple[int, ...], optics: Optics) -> Floats:
+    """Counts from the medium, strongest in the middle of the sheet's height; broadcasts to (Z, Y, X)."""
+    height = 3 - optics.illumination_axis - optics.detection_axis
+    place = (np.arange(shape[height]) + 0.5) / shape[height] - 0.5
+    glow = optics.medium_counts * np.exp(-0.5 * (place / optics.sheet_height) ** 2)
+    return np.asarray(glow.reshape([-1 if k == height else 1 for k in range(3)]), dtype=np.float32)
+
+
 def _expose(seen: Floats, optics: Optics, rng: np.random.Generator) -> None:
-    """Turn expected counts into recorded ones, in place: medium, shot noise, read noise, offset."""
+    """Turn expected counts into recorded ones, in place: shot noise, read noise, offset."""
     for plane in seen:
-        photons = np.maximum((plane + optics.medium_counts) / optics.counts_per_photon, 0)
+        photons = np.maximum(plane / optics.counts_per_photon, 0)
         plane[...] = rng.poisson(photons) * optics.counts_per_photon + optics.offset_counts
         plane += optics.read_noise_counts * rng.standard_normal(plane.shape, dtype=np.float32)
 
