@@ -20,7 +20,10 @@ DEFAULT_SCALE = 0.2
 PHANTOM = "simulated specimen seen by the forward model"
 FROM_REAL = "view made from a real stack by the forward model"
 SIGNAL_COUNTS = (1000.0, 3500.0)
-PHOTONS_OF_REAL = (80.0, 500.0)
+PHOTONS_OF_REAL = (300.0, 2000.0)
+READ_NOISE_PHOTONS = 1.4
+BLUR_LEFT_FOR_REAL = 0.35
+MOST_LOSS_PER_UM = 0.04
 FEWEST_LEVELS = 50
 
 
@@ -119,7 +122,8 @@ def pair_from_stack(
     """Make a view of a real stack by the forward model; the stack's own intensities are the fused target.
 
     The background of the stack (its 2nd percentile) stands for the camera's offset, and the camera's gain
-    is drawn such that its bright structures (99.8th percentile) collect 80 to 500 photons.
+    is drawn such that its bright structures (99.8th percentile) collect 300 to 2000 photons. The stack has
+    been through a microscope already, so only a part of the point spread function is added.
 
     Parameters
     ----------
@@ -141,12 +145,18 @@ def pair_from_stack(
     tissue = tissue_of_volume(signal, spacing_um)
     photons = float(np.exp(rng.uniform(*np.log(PHOTONS_OF_REAL))))
     gain = max(high - low, 1.0) / photons
+    drawn = draw_views(preset, rng, tissue.extents_um())[0]
     optics = replace(
-        draw_views(preset, rng, tissue.extents_um())[0],
+        drawn,
+        psf_lateral_um=BLUR_LEFT_FOR_REAL * drawn.psf_lateral_um,
+        psf_axial_um=BLUR_LEFT_FOR_REAL * drawn.psf_axial_um,
+        # a small stack is a part of a specimen: its light is not lost within a few micrometres
+        illumination_loss_per_um=min(drawn.illumination_loss_per_um, MOST_LOSS_PER_UM),
+        detection_loss_per_um=min(drawn.detection_loss_per_um, MOST_LOSS_PER_UM),
         medium_counts=0.0,
         offset_counts=low,
         counts_per_photon=gain,
-        read_noise_counts=1.6 * gain,
+        read_noise_counts=READ_NOISE_PHOTONS * gain,
     )
     view = degrade(signal, spacing_um, optics, rng, tissue)
     parameters = {

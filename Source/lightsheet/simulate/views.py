@@ -167,7 +167,7 @@ def _share(level: Floats, k: int) -> Floats:
 
 
 def _glow_of_medium(shape: tuple[int, ...], optics: Optics) -> Floats:
-    """Counts from the medium, strongest in the middle of the sheet's height; broadcasts to (Z, Y, X)."""
+    """Give the counts from the medium, strongest in the middle of the sheet's height, shaped to (Z, Y, X)."""
     height = 3 - optics.illumination_axis - optics.detection_axis
     place = (np.arange(shape[height]) + 0.5) / shape[height] - 0.5
     glow = optics.medium_counts * np.exp(-0.5 * (place / optics.sheet_height) ** 2)
