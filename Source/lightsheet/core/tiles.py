@@ -127,7 +127,13 @@ class TilePlan:
 
 
 def plan_tiles(
-    shape_zyx: ZYX, tile_zyx: ZYX, overlap_zyx: ZYX, stride_zyx: ZYX = (1, 1, 1), halo_zyx: ZYX | None = None
+    shape_zyx: ZYX,
+    tile_zyx: ZYX,
+    overlap_zyx: ZYX,
+    stride_zyx: ZYX = (1, 1, 1),
+    halo_zyx: ZYX | None = None,
+    *,
+    cut: bool = True,
 ) -> TilePlan:
     """Cover a volume with tiles of one size.
 
@@ -142,6 +148,7 @@ def plan_tiles(
         thrown away and the result does not depend on the tiles. Otherwise a quarter of the overlap is
         thrown away at each side, where a network's border effects are largest, and half of it is blended.
         None: unlimited receptive field.
+    cut : cut tiles down to an axis that is shorter; False for networks that take one size only
 
     Raises
     ------
@@ -151,7 +158,9 @@ def plan_tiles(
     axes = []
     for axis in range(3):
         _check(axis, tile_zyx[axis], overlap_zyx[axis], stride_zyx[axis])
-        size = min(tile_zyx[axis], round_up(shape_zyx[axis], stride_zyx[axis]))
+        size = tile_zyx[axis]
+        if cut:
+            size = min(size, round_up(shape_zyx[axis], stride_zyx[axis]))
         starts = _starts(shape_zyx[axis], size, overlap_zyx[axis], stride_zyx[axis], axis)
         halo = _halo(starts, size, None if halo_zyx is None else halo_zyx[axis])
         axes.append((size, halo, _spans(shape_zyx[axis], size, starts, halo)))

@@ -1,0 +1,85 @@
+"""The input channels of a network for any box of a volume, made from its counts; nothing is stored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, Region
+from lightsheet.core.geometry import SpecimenGeometry, specimen_geometry
+from lightsheet.core.h5 import ConvertedVolume
+from lightsheet.core.intensity import Normalization, Slabs, percentiles
+from lightsheet.core.model_folder import ModelSettings
+from lightsheet.fuse.channels import stack_channels
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What is needed to make a network's input for any region of one volume.
+
+    Attributes
+    ----------
+    settings : channels of the model and their scaling
+    normalization : percentiles of the whole volume
+    geometry : distance and light; None when the model wants neither, or the file has both
+    converted : our H5 file, for the groups that are stored in it
+    """
+
+    settings: ModelSettings
+    normalization: Normalization
+    geometry: SpecimenGeometry | None = None
+    converted: ConvertedVolume | None = None
+
+    def channels(self, counts: NDArray[Any], region: Region) -> NDArray[np.float32]:
+        """Input (C, Z, Y, X) of a region, whose ``counts`` are given, float32."""
+        arrays = {group: self._array(group, counts, region) for group in self.settings.image_groups}
+        return stack_channels(
+            self.settings.image_groups, arrays, self.settings.distance_scale_um, self.settings.light_scale_um
+        )
+
+    def _array(self, group: str, counts: NDArray[Any], region: Region) -> NDArray[np.float32]:
+        if group == RAW_IMAGE:
+            return self.normalization.apply(counts)
+        if self.geometry is None and self.converted is not None:
+            return self.converted.read(group, region)
+        if self.geometry is None:
+            raise ValueError(f"no geometry was made for {group}")
+        return (
+            self.geometry.surface_distance(region)
+            if group == SURFACE_DISTANCE
+            else self.geometry.light_map(region)
+        )
+
+
+def prepare_inputs(
+    volume: Slabs, settings: ModelSettings, converted: ConvertedVolume | None = None
+) -> NetworkInputs:
+    """Read a volume once for its percentiles and, where the model wants them, its specimen's hull and light.
+
+    Parameters
+    ----------
+    volume : gives counts; its ``info`` has shape and voxel size
+    converted : our H5 file of the same volume; its stored channels are used if it has all that are wanted
+
+    Raises
+    ------
+    MetadataError
+        When distance or light are wanted and the voxel size is not known.
+    VolumeError
+        When no specimen stands out.
+    """
+    wanted = {group for group in settings.image_groups if group in (SURFACE_DISTANCE, LIGHT_MAP)}
+    if converted is not None and wanted <= set(converted.groups):
+        return NetworkInputs(settings, converted.normalization, None, converted)
+    if not wanted:
+        return NetworkInputs(settings, Normalization(*percentiles(volume)))
+    info = volume.info
+    geometry = specimen_geometry(volume, info.require_spacing(), source=info.source)
+    return NetworkInputs(settings, geometry.normalization, geometry)
+
+
+def converted_file(path: Path) -> ConvertedVolume | None:
+    """Return the reader of our H5 files, or None for other formats."""
+    return ConvertedVolume(path) if path.is_file() and path.suffix.lower() in (".h5", ".hdf5") else None
