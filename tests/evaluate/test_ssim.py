@@ -124,7 +124,8 @@ def test_slabs_give_what_the_whole_gives() -> None:
         stream = SsimStream((37, 15, 21))
         z = 0
         for step in steps:
-            stream.add(first[z : z + step], second[z : z + step])
+            seen = slice(max(0, z - stream.overlap), z + step)
+            stream.add(first[seen], second[seen], step)
             z += step
         np.testing.assert_array_equal(stream.result().tf, whole.tf)
         np.testing.assert_array_equal(stream.result().three_d, whole.three_d)

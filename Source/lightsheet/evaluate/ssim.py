@@ -76,36 +76,35 @@ class SsimByDepth:
 
 
 class SsimStream:
-    """SSIM of two volumes that arrive as slabs along Z; keeps ten planes of each, never the volumes.
+    """SSIM of two volumes that arrive as slabs along Z; nothing of them is kept.
 
     Parameters
     ----------
     shape_zyx : shape of both volumes
+
+    Attributes
+    ----------
+    overlap : planes of the earlier slabs that each slab must begin with (fewer while there are fewer)
     """
 
     def __init__(self, shape_zyx: ZYX) -> None:
-        self._window = window_zyx(shape_zyx)
-        self._weights = tuple(gaussian_weights(n) for n in self._window)
-        self._halo: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        window = window_zyx(shape_zyx)
+        self.overlap = window[0] - 1
+        self._weights = tuple(gaussian_weights(n) for n in window)
         self._tf: list[NDArray[np.float64]] = []
         self._three_d: list[NDArray[np.float64]] = []
 
-    def add(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> None:
-        """Take the next slabs (Z, Y, X) of both volumes."""
-        if self._halo is not None:
-            first = np.concatenate((self._halo[0], first))
-            second = np.concatenate((self._halo[1], second))
-        keep = self._window[0] - 1
-        if len(first) > keep:
-            tf, three_d = ssim_of_slab(first, second, self._weights)
+    def add(self, first: NDArray[np.float32], second: NDArray[np.float32], fresh: int) -> None:
+        """Take slabs (Z, Y, X) of both volumes, whose last ``fresh`` planes are new."""
+        start = max(0, len(first) - fresh - self.overlap)
+        if len(first) - start > self.overlap:
+            tf, three_d = ssim_of_slab(first[start:], second[start:], self._weights)
             self._tf.append(tf)
             self._three_d.append(three_d)
-        start = max(0, len(first) - keep)
-        self._halo = first[start:].copy(), second[start:].copy()
 
     def result(self) -> SsimByDepth:
         """SSIM of everything that was added."""
-        return SsimByDepth(np.concatenate(self._tf), np.concatenate(self._three_d), self._window[0] // 2)
+        return SsimByDepth(np.concatenate(self._tf), np.concatenate(self._three_d), self.overlap // 2)
 
 
 def ssim_of_slab(

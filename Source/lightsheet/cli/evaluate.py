@@ -1,0 +1,145 @@
+"""``evaluate_script.py``: scores of predictions against fused volumes, and the report."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
+from lightsheet.core.axes import ZYX, Channel, SpacingUm
+from lightsheet.core.errors import LightsheetError, SettingsError
+from lightsheet.core.progress import LOG, track
+
+if TYPE_CHECKING:
+    from lightsheet.evaluate.pairing import Pairing, Triple
+    from lightsheet.evaluate.report import Shown
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Score predictions as the challenge does, next to doing nothing and to a Gaussian filter.
+
+    Files of --prediction, --view and --fused are paired by name: image_1_nucleus_angle.tif (prediction and
+    view) and image_1_nucleus_fused.tif. View and fused may lie in one folder. TIFF, converted H5 and
+    OME-Zarr are read, in memory that does not grow with the depth of a volume. Written to --out: scores.csv
+    (a line per image and method), summary.csv, scores.json and report.html, one file with all pictures.
+    """
+
+    prediction: Path
+    """predictions: folder, file or glob"""
+    fused: Path | None = None
+    """fused volumes: folder, file or glob"""
+    view: Path | None = None
+    """views: folder, file or glob; may be the same as --fused"""
+    csv: Path | None = None
+    """list with lines 'view;fused' instead of --fused and --view"""
+    data_root: Path = Path()
+    """folder to which the paths in --csv are relative"""
+    out: Path = Path("report")
+    """folder of the results"""
+    tile_step: ZYX | None = None
+    """distance of the prediction's tiles Z,Y,X in voxels, for the seam index (0: one tile along that axis);
+    default: what the prediction's file tells"""
+    spacing_um: SpacingUm | None = None
+    """voxel size Z,Y,X in micrometres, instead of what the files say; used in the pictures only"""
+    channel: Channel | None = None
+    """channel, instead of what the files or their names say; decides on the Gaussian"""
+    study: int | None = None
+    """study, instead of what the files say; decides on the group in the summary"""
+
+
+def run(settings: EvaluateSettings) -> int:
+    """Score all images and write the results; 1 if some could not be scored."""
+    from lightsheet.evaluate.report import write_report
+    from lightsheet.evaluate.table import lines_of, summarise, text_table, write_csv, write_scores_json
+
+    pairing = _pair(settings)
+    failures = list(pairing.failures)
+    for line in pairing.remarks:
+        LOG.info("%s", line)
+    shown: list[Shown] = []
+    for triple in track(pairing.triples, "evaluated"):
+        try:
+            shown.append(_score(triple, settings, len(pairing.triples)))
+        except LightsheetError as error:
+            failures.append(str(error))
+    for line in failures:
+        LOG.error("not scored: %s", line)
+    if not shown:
+        raise SettingsError(
+            f"--prediction {settings.prediction}: expected at least one image that can be scored, "
+            f"got {len(failures)} that can't (above)"
+        )
+    results = [item.result for item in shown]
+    lines = [line for result in results for line in lines_of(result)]
+    summary = summarise(lines)
+    write_csv(settings.out / "scores.csv", lines)
+    write_csv(settings.out / "summary.csv", summary)
+    write_scores_json(settings.out / "scores.json", results, failures)
+    write_report(settings.out / "report.html", shown, failures, pairing.remarks)
+    for result in results:
+        for note in result.notes:
+            LOG.info("%s: %s", result.name, note)
+    sys.stdout.write(f"{text_table(summary)}\n{_closing(shown, failures, settings.out)}\n")
+    return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def _closing(shown: "list[Shown]", failures: list[str], out: Path) -> str:
+    origins = sorted({item.result.origin for item in shown if item.result.origin})
+    told = f" ({'; '.join(origins)})" if origins else ""
+    lost = f", {len(failures)} not scored (above)" if failures else ""
+    return f"{len(shown)} images{told}{lost}; report: {out / 'report.html'}"
+
+
+def _pair(settings: EvaluateSettings) -> "Pairing":
+    from lightsheet.core.splits import read_pairs
+    from lightsheet.core.volumes import find_volumes
+    from lightsheet.evaluate.pairing import pair_by_list, pair_by_name
+
+    if settings.csv is not None:
+        if settings.fused is not None or settings.view is not None:
+            raise SettingsError("--csv: expected either --csv or --fused and --view, got both")
+        pairs = read_pairs(settings.csv, settings.data_root)
+        listed = [(pair.view, pair.fused) for pair in pairs]
+        return pair_by_list(find_volumes(settings.prediction), listed, settings.csv)
+    if settings.fused is None or settings.view is None:
+        missing = " and ".join(n for n in ("fused", "view") if getattr(settings, n) is None)
+        raise SettingsError(f"--fused, --view: expected both, or --csv, got no {missing}")
+    predictions, views, fused = (
+        find_volumes(where) for where in (settings.prediction, settings.view, settings.fused)
+    )
+    return pair_by_name(predictions, views, fused)
+
+
+def _score(triple: "Triple", settings: EvaluateSettings, images: int) -> "Shown":
+    """Score one image; its pictures are made here, so that no full-size plane stays in memory."""
+    from dataclasses import replace
+
+    from lightsheet.core.volume import Overrides
+    from lightsheet.core.volumes import open_volume
+    from lightsheet.evaluate.image import ImageVolumes, evaluate_image
+    from lightsheet.evaluate.pairing import channel_in_name
+    from lightsheet.evaluate.pictures import pictures_of
+    from lightsheet.evaluate.report import Shown, planes_for
+    from lightsheet.evaluate.seams import cuts_of_provenance, cuts_of_step
+
+    overrides = Overrides(settings.spacing_um, settings.channel, settings.study)
+    with (
+        open_volume(triple.prediction, overrides) as prediction,
+        open_volume(triple.view, overrides) as view,
+        open_volume(triple.fused, overrides) as fused,
+    ):
+        if fused.info.channel is None and view.info.channel is None:
+            fused.info = replace(fused.info, channel=channel_in_name(triple.name))
+        shape = fused.info.shape_zyx
+        told = cuts_of_provenance(prediction.info.metadata)
+        cuts = told if settings.tile_step is None else cuts_of_step(shape, settings.tile_step)
+        volumes = ImageVolumes(triple.name, prediction, view, fused)
+        result = evaluate_image(volumes, cuts, planes_for(images, shape))
+    pictures = pictures_of(result.previews, result.spacing_um)
+    return Shown(replace(result, previews={}), pictures)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``evaluate_script.py`` with ``argv``."""
+    return run_command(EvaluateSettings, run, argv, prog="evaluate_script.py")

@@ -1,0 +1,165 @@
+"""The report: one HTML file that needs nothing else, neither network nor JavaScript to be read."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lightsheet import __version__
+from lightsheet.core.files import written_beside
+from lightsheet.evaluate.image import METHODS, ImageResult
+from lightsheet.evaluate.pictures import ERROR_RANGE, GAMMA, ImagePictures
+from lightsheet.evaluate.plots import decay_plot, depth_plot, distribution_plot
+from lightsheet.evaluate.preview import Planes
+from lightsheet.evaluate.table import DEFINITIONS, METHOD_NAMES, Line, lines_of, summarise
+
+MOST_PLANES = 24
+PANEL_PIXELS = 220
+# All planes of all images, so that a report of any number of images stays below about 15 MB.
+_ALL_PLANES = 12 * MOST_PLANES
+_FEWEST_PLANES = 6
+_OPEN_AT_FIRST = 3
+TIMES, DASH, MINUS = "\u00d7", "\u2013", "\u2212"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image with its pictures; None where the report has no room for them."""
+
+    result: ImageResult
+    pictures: ImagePictures | None
+
+
+def planes_for(images: int, shape_zyx: tuple[int, int, int]) -> Planes:
+    """Planes and size of the pictures, fewer and smaller the more images there are."""
+    count = max(_FEWEST_PLANES, min(MOST_PLANES, _ALL_PLANES // max(1, images)))
+    return Planes.spread(shape_zyx, count, PANEL_PIXELS)
+
+
+def most_pictured() -> int:
+    """Return for how many images a report has room."""
+    return _ALL_PLANES // _FEWEST_PLANES
+
+
+def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], remarks: Sequence[str]) -> None:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    path : the HTML file
+    shown : images in the order of their evaluation; the report begins with the lowest score
+    failures : one line for each image that could not be scored
+    remarks : other lines a reader must know
+    """
+    ranked = sorted(shown, key=lambda item: _rank(item.result))
+    lines = [line for item in ranked for line in lines_of(item.result)]
+    template = _environment().get_template("report.html")
+    page = template.render(
+        version=__version__,
+        origins=_origins(ranked),
+        count=len(ranked),
+        channels=_counted(item.result.channel or "unknown channel" for item in ranked),
+        studies=_counted(
+            "unknown study" if item.result.study is None else f"study {item.result.study}" for item in ranked
+        ),
+        summary=_summary(lines),
+        method_names=METHOD_NAMES,
+        images=[_image(number, item, opened=number < _OPEN_AT_FIRST) for number, item in enumerate(ranked)],
+        distribution=distribution_plot([item.result for item in ranked]) if ranked else "",
+        failures=failures,
+        remarks=remarks,
+        definitions=DEFINITIONS,
+        gamma=GAMMA,
+        error_range=ERROR_RANGE,
+    )
+    with written_beside(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(signed=_signed, plain=_plain, share=_share)
+    return environment
+
+
+def _rank(result: ImageResult) -> tuple[float, str]:
+    value = result.n_ssim("prediction", "tf")
+    return (math.inf if math.isnan(value) else value), result.name
+
+
+def _origins(shown: Sequence[Shown]) -> list[str]:
+    """Tell what the data are, with how many images say so."""
+    return _counted(
+        item.result.origin or "taken by a microscope (the files say nothing else)" for item in shown
+    )
+
+
+def _counted(words: Any) -> list[str]:
+    counts: dict[str, int] = {}
+    for word in words:
+        counts[word] = counts.get(word, 0) + 1
+    return [f"{count} {TIMES} {word}" for word, count in sorted(counts.items())]
+
+
+def _summary(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Rows of each group; a group that repeats all images is left out."""
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for row in summarise(lines) if lines else []:
+        groups.setdefault((row["scope"], row["group"]), []).append(row)
+    total = len(lines) // len(METHODS)
+    titles = {"all": "all images", "channel": "{}", "study": "study {}", "study and channel": "study {}"}
+    return [
+        (titles[scope].format(group), rows)
+        for (scope, group), rows in groups.items()
+        if scope == "all" or rows[0]["images"] < total
+    ]
+
+
+def _image(number: int, item: Shown, *, opened: bool) -> dict[str, Any]:
+    result, pictures = item.result, item.pictures
+    lines = {line["method"]: line for line in lines_of(result)}
+    told: dict[str, Any] = {
+        "id": f"image-{number}",
+        "name": result.name,
+        "opened": opened,
+        "shape": f" {TIMES} ".join(map(str, result.shape_zyx)),
+        "spacing": f" {TIMES} ".join(f"{size:g}" for size in result.spacing_um) if result.spacing_um else "",
+        "lines": lines,
+        "notes": result.notes,
+        "sources": result.sources,
+        "origin": result.origin,
+        "seams": None if result.seams is None else result.seams.zyx,
+        "pictures": pictures,
+        "depth": depth_plot(result) if pictures else "",
+        "decay": decay_plot(result) if pictures else "",
+    }
+    if pictures:
+        told["first"] = len(pictures.slices) // 2
+        told["planes"] = json.dumps([[s.title, s.data] for s in pictures.slices])
+    return told
+
+
+def _signed(value: float) -> str:
+    if math.isnan(value):
+        return DASH
+    return f"{value:+.3f}".replace("-", MINUS) if value else "0"
+
+
+def _plain(value: float, digits: int = 3) -> str:
+    if math.isnan(value):
+        return DASH
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def _share(value: float) -> str:
+    return DASH if math.isnan(value) else f"{100 * value:.0f} %"
