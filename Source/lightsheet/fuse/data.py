@@ -1,0 +1,217 @@
+"""Pairs of converted volumes, opened and checked, and the patches and validation blocks cut from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightsheet.core.axes import RAW_IMAGE, ZYX, Channel, Region
+from lightsheet.core.errors import MetadataError, SplitError, VolumeError
+from lightsheet.core.h5 import ConvertedVolume
+from lightsheet.core.progress import LOG
+from lightsheet.core.splits import Pair, read_pairs
+from lightsheet.fuse.augment import augment
+from lightsheet.fuse.channels import check_groups, stack_channels
+from lightsheet.fuse.sampler import draw_region, generator_of_sample, volume_of_sample
+from lightsheet.fuse.settings import AugmentSettings, TrainSettings
+
+# Larger validation volumes are judged by a block of about this many voxels around the specimen's middle.
+VALIDATION_VOXELS = 1 << 22
+_FEWEST_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class OpenPair:
+    """A view and its fused volume; files are opened at the first read, in each process by itself."""
+
+    view: ConvertedVolume
+    fused: ConvertedVolume
+    groups: tuple[str, ...]
+    distance_scale_um: float
+    light_scale_um: float
+
+    @property
+    def shape_zyx(self) -> ZYX:
+        """Voxels along (Z, Y, X) of both volumes."""
+        return self.view.shape_zyx
+
+    def read(self, region: Region) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Read the input channels (C, Z, Y, X) and the fused intensity (Z, Y, X) of a region."""
+        arrays = {group: self.view.read(group, region) for group in self.groups}
+        channels = stack_channels(self.groups, arrays, self.distance_scale_um, self.light_scale_um)
+        return channels, self.fused.read(RAW_IMAGE, region)
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Training and validation pairs of a run."""
+
+    train: list[OpenPair]
+    val: list[OpenPair]
+
+
+def open_volumes(settings: TrainSettings) -> Volumes:
+    """Open and check all volumes named in the lists.
+
+    Raises
+    ------
+    SplitError
+        When a list can't be used or the same volume is in two of them.
+    VolumeError
+        When view and fused differ in shape, or a file lacks a group.
+    MetadataError, SettingsError
+        When channel or study differ from the flags, or the groups are no groups.
+    """
+    check_groups(settings.image_groups)
+    lists = {"--train_list": settings.train_list, "--val_list": settings.val_list}
+    if settings.test_list is not None:
+        lists["--test_list"] = settings.test_list
+    pairs = {flag: read_pairs(path, settings.data_root) for flag, path in lists.items()}
+    _check_disjoint(pairs, lists)
+    train = [_open_pair(pair, settings) for pair in pairs["--train_list"]]
+    val = [_open_pair(pair, settings) for pair in pairs["--val_list"]]
+    return Volumes(train, val)
+
+
+def _check_disjoint(pairs: dict[str, list[Pair]], lists: dict[str, Path]) -> None:
+    """Raise when a file is in two lists."""
+    seen: dict[Path, str] = {}
+    for flag, items in pairs.items():
+        for path in {part.resolve() for pair in items for part in (pair.view, pair.fused)}:
+            if path in seen:
+                raise SplitError(
+                    f"{lists[flag]}: expected volumes that are in no other list, got {path.name}, "
+                    f"which is in {lists[seen[path]]} too ({seen[path]}, {flag})"
+                )
+            seen[path] = flag
+
+
+def _open_pair(pair: Pair, settings: TrainSettings) -> OpenPair:
+    view, fused = ConvertedVolume(pair.view), ConvertedVolume(pair.fused)
+    if view.shape_zyx != fused.shape_zyx:
+        raise VolumeError(
+            f"{pair.fused}: expected the shape of its view {pair.view.name}, {view.shape_zyx}, "
+            f"got {fused.shape_zyx}"
+        )
+    for volume, groups in ((view, settings.image_groups), (fused, (RAW_IMAGE,))):
+        for group in groups:
+            if group not in volume.groups:
+                raise VolumeError(
+                    f"{volume.info.source}: expected the group {group} (--image_groups), "
+                    f"got {', '.join(volume.groups)}"
+                )
+    for name in ("channel", "study"):
+        wanted, got = getattr(settings, name), getattr(view.info, name)
+        if wanted is not None and got is not None and wanted != got:
+            raise MetadataError(f"{pair.view}: expected {name} {wanted} (--{name}), got {got}")
+    return OpenPair(view, fused, settings.image_groups, settings.distance_scale_um, settings.light_scale_um)
+
+
+def fit_patch(wanted: ZYX, pairs: Sequence[OpenPair], stride_zyx: ZYX) -> ZYX:
+    """Patch that fits into every volume and is a multiple of the network's stride; says what it changed.
+
+    Raises
+    ------
+    VolumeError
+        When a volume is smaller than the stride.
+    """
+    sizes = []
+    for axis, stride in enumerate(stride_zyx):
+        smallest = min(pairs, key=lambda pair: pair.shape_zyx[axis])
+        room = smallest.shape_zyx[axis]
+        if room < stride:
+            raise VolumeError(
+                f"{smallest.view.info.source}: expected at least {stride} voxels along {'ZYX'[axis]} "
+                f"for this network, got {room} (--backbone)"
+            )
+        sizes.append(max(stride, min(wanted[axis], room) // stride * stride))
+    patch = sizes[0], sizes[1], sizes[2]
+    if patch != wanted:
+        LOG.info(
+            "patch_size: %s instead of %s, so that it fits into every volume and into steps of %s voxels",
+            *(",".join(map(str, size)) for size in (patch, wanted, stride_zyx)),
+        )
+    return patch
+
+
+def samples_per_epoch(settings: TrainSettings, pairs: Sequence[OpenPair], patch_zyx: ZYX) -> int:
+    """Patches in an epoch: as given, or as many voxels as the volumes have; whole steps."""
+    step = settings.batch_size * settings.devices
+    wanted = settings.samples_per_epoch
+    if wanted == -1:
+        voxels = sum(int(np.prod(pair.shape_zyx, dtype=np.int64)) for pair in pairs)
+        wanted = max(_FEWEST_SAMPLES, voxels // int(np.prod(patch_zyx)))
+    return -(-wanted // step) * step
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Training patches by the number of the sample: channels (C, Z, Y, X) and fused (1, Z, Y, X).
+
+    Parameters
+    ----------
+    pairs : training volumes
+    patch_zyx : patch in voxels
+    foreground_share : share of the patches that contain a voxel of the specimen
+    augmentations : what is changed at random
+    seed : same seed, same patches
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[OpenPair],
+        patch_zyx: ZYX,
+        foreground_share: float,
+        augmentations: AugmentSettings,
+        seed: int,
+    ) -> None:
+        self._pairs = list(pairs)
+        self._patch = patch_zyx
+        self._share = foreground_share
+        self._augmentations = augmentations
+        self._seed = seed
+        self._foreground: dict[int, NDArray[Any]] = {}
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """Cut and augment the patch of one sample."""
+        index = volume_of_sample(self._seed, number, len(self._pairs))
+        pair, rng = self._pairs[index], generator_of_sample(self._seed, number)
+        if index not in self._foreground:
+            self._foreground[index] = pair.view.foreground_index()
+        region = draw_region(pair.shape_zyx, self._patch, self._foreground[index], self._share, rng)
+        channels, fused = augment(*pair.read(region), self._augmentations, rng)
+        return torch.from_numpy(channels), torch.from_numpy(fused[None])
+
+
+def validation_region(
+    pair: OpenPair, most_voxels: int = VALIDATION_VOXELS, fixed_zyx: ZYX | None = None
+) -> Region:
+    """Region of a volume that is scored in validation: all of it, or a block around the specimen's middle.
+
+    A block keeps the volume's proportions, unless the network takes one size only. The choice depends on
+    nothing but the file.
+    """
+    shape = pair.shape_zyx
+    shrink = min(1.0, (most_voxels / np.prod(shape, dtype=np.float64)) ** (1 / 3))
+    sizes = fixed_zyx or [max(1, int(size * shrink)) for size in shape]
+    foreground = pair.view.foreground_index()
+    middle = np.median(foreground, axis=0) if len(foreground) else np.array(shape) / 2
+    starts = [
+        int(np.clip(round(float(at) - size / 2), 0, full - size))
+        for at, size, full in zip(middle, sizes, shape, strict=True)
+    ]
+    z, y, x = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+    return z, y, x
+
+
+def kind_of(pairs: Sequence[OpenPair]) -> tuple[Channel | None, tuple[int, ...]]:
+    """Channel and studies of the training volumes; the channel is None when both are among them."""
+    channels = {pair.view.info.channel for pair in pairs}
+    studies = {pair.view.info.study for pair in pairs}
+    channel = channels.pop() if len(channels) == 1 else None
+    return channel, tuple(sorted(study for study in studies if study is not None))
