@@ -9,7 +9,9 @@ import tifffile
 
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.volume import Overrides
-from lightsheet.core.volumes import open_volume, read_info, read_volume
+from lightsheet.core.volumes import open_volume, read_info, read_volume, usable
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
 from synthetic import FAMILIES, SPACING_UM, ramp, write_tiff
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -255,3 +257,30 @@ def test_overrides_win(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", ramp())
     info = read_info(path, Overrides((2.0, 0.5, 0.25), "membrane", 5))
     assert (info.spacing_um, info.channel, info.study) == ((2.0, 0.5, 0.25), "membrane", 5)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="real stacks (../shared/data) are not there")
+@pytest.mark.parametrize(
+    ("name", "shape", "spacing_um", "channel"),
+    [
+        ("nuclei3d/lateral_root_nuclei_lightsheet.tif", (80, 160, 160), (0.25, 0.1625, 0.1625), "nucleus"),
+        (
+            "membranes3d/lateral_root_membranes_lightsheet.tif",
+            (80, 160, 160),
+            (0.25, 0.1625, 0.1625),
+            "membrane",
+        ),
+        ("nuclei3d/neubias_nuclei_anisotropic.tif", (37, 118, 132), (4.0, 0.829, 0.829), None),
+        ("nuclei3d/cellseg3d_c5image.tif", (124, 86, 94), None, None),
+    ],
+)
+def test_real_stacks_are_read_as_their_list_says(
+    name: str, shape: Any, spacing_um: Any, channel: Any
+) -> None:
+    volume = read_volume(REAL / name)
+    assert volume.data.shape == shape
+    expected = spacing_um and pytest.approx(spacing_um, rel=1e-3)
+    assert volume.info.spacing_um == expected
+    assert volume.info.channel == channel
+    assert usable(volume.data) is None
+    np.testing.assert_array_equal(volume.data, tifffile.imread(REAL / name))
