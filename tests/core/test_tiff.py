@@ -10,10 +10,9 @@ import tifffile
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.volume import Overrides
 from lightsheet.core.volumes import open_volume, read_info, read_volume, usable
-
-REAL = Path(__file__).parents[3] / "shared" / "data"
 from synthetic import FAMILIES, SPACING_UM, ramp, write_tiff
 
+REAL = Path(__file__).parents[3] / "shared" / "data"
 LAYOUTS: dict[str, dict[str, Any]] = {
     "classic": {},
     "bigtiff": {"bigtiff": True},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from lightsheet.core import tiff_writer, volume_writer
+from lightsheet.core import h5, tiff_writer, volume_writer
 from lightsheet.core.errors import MetadataError, NotFoundError, OutputError, VolumeError
 from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import (
@@ -325,6 +325,35 @@ def test_usable_says_why_a_volume_carries_no_information(tmp_path: Path) -> None
     with open_volume(write_tiff(tmp_path / "a.tif", saturated)) as volume:
         assert usable(volume) == usable(saturated)
     assert usable(np.linspace(0, 1, 48, dtype="float32").reshape(3, 4, 4)) is None
+
+
+def test_a_converted_file_gives_counts_slab_by_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ramp()
+    (tmp_path / "a.h5").write_bytes(b"")
+
+    class Converted:
+        """Stands for the reader of converted files, whose own tests are elsewhere."""
+
+        shape_zyx = data.shape
+        closed = False
+
+        def __init__(self, path: Path) -> None:
+            self.info = info_of(data)
+            assert path == tmp_path / "a.h5"
+
+        def counts(self, region: tuple[slice, slice, slice]) -> Any:
+            return data[region]
+
+        def close(self) -> None:
+            Converted.closed = True
+
+    monkeypatch.setattr(h5, "ConvertedVolume", Converted)
+    with open_volume(tmp_path / "a.h5", Overrides(study=5)) as volume:
+        np.testing.assert_array_equal(volume.read(1, 4), data[1:4])
+        assert (volume.info.spacing_um, volume.info.channel, volume.info.study) == (SPACING_UM, "membrane", 5)
+    assert Converted.closed
+    with pytest.raises(MetadataError, match="--spacing_um"):
+        read_info(tmp_path / "a.h5", Overrides(spacing_um=(1.0, -1.0, 1.0)))
 
 
 def test_overrides_are_checked_whatever_the_format(tmp_path: Path) -> None:

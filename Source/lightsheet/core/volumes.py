@@ -2,7 +2,6 @@
 
 import glob
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from lightsheet.core.volume import Overrides, Volume, VolumeInfo
 from lightsheet.core.volume_writer import (
     VolumeWriter,
     WriteReport,
-    round_to_counts,
     volume_writer,
     write_volume,
 )
@@ -96,12 +94,11 @@ def _open_h5(path: Path, overrides: Overrides) -> LazyVolume:
     _, height, width = converted.shape_zyx
 
     def read(z0: int, z1: int) -> NDArray[Any]:
-        counts = converted.counts((slice(z0, z1), slice(0, height), slice(0, width)))
-        return counts if counts.dtype == np.uint16 else round_to_counts(counts)[0]
+        return converted.counts((slice(z0, z1), slice(0, height), slice(0, width)))
 
-    info = replace(overrides.apply(converted.info), dtype="uint16")
+    info = overrides.apply(converted.info)
     info = understand(info, Facts(), Overrides(info.spacing_um, info.channel, info.study))
-    return LazyVolume(info, read)
+    return LazyVolume(info, read, converted.close)
 
 
 def find_volumes(where: Path | str, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
