@@ -51,7 +51,12 @@ class Pairing:
 
 def key_of(path: Path) -> str:
     """Return what a file's name says about its image, without role and format."""
-    return _ENDING.sub("", _PREFIX.sub("", _SUFFIX.sub("", path.name)))
+    return _ENDING.sub("", _PREFIX.sub("", name_of(path)))
+
+
+def name_of(path: Path) -> str:
+    """Return a volume's name without the ending of its format."""
+    return _SUFFIX.sub("", path.name)
 
 
 def channel_in_name(name: str) -> Channel | None:
@@ -138,7 +143,7 @@ def _of_role(paths: Sequence[Path], role: Role) -> list[Path]:
 
 
 def _ending(path: Path) -> str:
-    found = _ENDING.search(_SUFFIX.sub("", path.name))
+    found = _ENDING.search(name_of(path))
     return found.group(1).lower() if found else ""
 
 

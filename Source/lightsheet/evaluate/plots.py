@@ -39,12 +39,14 @@ _STYLE: Any = {
     "path.simplify_threshold": 0.5,
 }
 _MOST_POINTS = 400
+# N_SSIM has no lower bound; one outlier would press all other images into a line.
+LOWEST_SHOWN = -2.0
 
 
 def depth_plot(result: ImageResult) -> str:
     """SSIM of each plane for prediction, view and Gaussian, both readings; an SVG as data address."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.4, 2.5), layout="constrained")
+        figure = Figure(figsize=(8.6, 2.6), layout="constrained")
         for axes, reading in zip(figure.subplots(1, 2), READINGS, strict=True):
             for method, name in (
                 ("identity", "view"),
@@ -65,7 +67,7 @@ def depth_plot(result: ImageResult) -> str:
 def decay_plot(result: ImageResult) -> str:
     """Mean normalised intensity along Z, Y and X for view, prediction and fused; an SVG as data address."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.4, 2.3), layout="constrained")
+        figure = Figure(figsize=(8.6, 2.4), layout="constrained")
         all_axes = figure.subplots(1, 3, sharey=True)
         for axis, axes in enumerate(all_axes):
             step = result.spacing_um[axis] if result.spacing_um else 1.0
@@ -82,7 +84,7 @@ def distribution_plot(results: Sequence[ImageResult]) -> str:
     """N_SSIM of every image by channel, prediction and Gaussian, both readings; an SVG as data address."""
     channels = sorted({result.channel or "unknown" for result in results})
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.4, 0.9 + 0.62 * len(channels)), layout="constrained")
+        figure = Figure(figsize=(8.6, 0.9 + 0.62 * len(channels)), layout="constrained")
         for axes, reading in zip(figure.subplots(1, 2, sharey=True), READINGS, strict=True):
             rows: list[tuple[str, Method]] = [(c, m) for c in channels for m in ("prediction", "gaussian")]
             for place, (channel, method) in enumerate(reversed(rows)):
@@ -100,10 +102,14 @@ def _points(axes: Any, place: int, values: Iterable[float], colour: str) -> None
     known = sorted(value for value in values if math.isfinite(value))
     if not known:
         return
+    shown = np.maximum(known, LOWEST_SHOWN)
+    inside = shown == known
     # A fixed spread instead of a random one: same data, same picture.
     spread = 0.26 * np.sin(np.arange(len(known)) * 2.4)
-    axes.scatter(known, place + spread, s=16, color=colour, alpha=0.65, linewidths=0)
-    middle = float(np.median(known))
+    for chosen, marker in ((inside, "o"), (~inside, "<")):
+        at = place + spread[chosen]
+        axes.scatter(shown[chosen], at, s=18, color=colour, alpha=0.65, linewidths=0, marker=marker)
+    middle = max(LOWEST_SHOWN, float(np.median(known)))
     axes.plot([middle, middle], [place - 0.36, place + 0.36], color=colour, linewidth=2.2)
 
 

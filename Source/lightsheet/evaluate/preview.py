@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import ZYX
-from lightsheet.core.jit import compiled
-from lightsheet.core.threads import in_threads
+from lightsheet.evaluate.projections import Projections
 
 
 @dataclass(frozen=True)
@@ -30,45 +29,6 @@ class Planes:
         depth, height, width = shape_zyx
         kept = np.unique(np.linspace(0, depth - 1, min(count, depth)).round().astype(int))
         return cls(tuple(int(z) for z in kept), max(1, -(-max(height, width) // pixels)))
-
-
-@dataclass
-class Projections:
-    """Maximum projections, gathered slab by slab.
-
-    Attributes
-    ----------
-    xy, xz, yz : (Y, X), (Z, X) and (Z, Y) maxima
-    """
-
-    shape_zyx: ZYX
-    dtype: Any
-    xy: NDArray[Any] = field(init=False)
-    xz: NDArray[Any] = field(init=False)
-    yz: NDArray[Any] = field(init=False)
-    _next: int = 0
-
-    def __post_init__(self) -> None:
-        depth, height, width = self.shape_zyx
-        self.xy = np.empty((height, width), self.dtype)
-        self.xz = np.empty((depth, width), self.dtype)
-        self.yz = np.empty((depth, height), self.dtype)
-
-    def add(self, slab: NDArray[Any]) -> None:
-        """Take the next planes (Z, Y, X)."""
-        xz, yz = self.xz[self._next :], self.yz[self._next :]
-        if not self._next:
-            self.xy[:] = slab[0]
-
-        def by_plane(start: int, stop: int) -> None:
-            _project_planes(slab, start, stop, xz, yz)
-
-        def by_row(start: int, stop: int) -> None:
-            _project_down(slab, start, stop, self.xy)
-
-        in_threads(by_plane, len(slab))
-        in_threads(by_row, slab.shape[1])
-        self._next += len(slab)
 
 
 @dataclass
@@ -122,27 +82,3 @@ def reduced(plane: NDArray[Any], factors: tuple[int, int]) -> NDArray[np.float32
     heights = np.diff(np.append(rows, plane.shape[0]))
     widths = np.diff(np.append(columns, plane.shape[1]))
     return np.asarray(sums / heights[:, None] / widths[None, :], dtype=np.float32)
-
-
-@compiled()
-def _project_planes(slab: Any, start: int, stop: int, xz: Any, yz: Any) -> None:
-    """Maxima along Y and along X of each plane."""
-    for z in range(start, stop):
-        for x in range(slab.shape[2]):
-            xz[z, x] = slab[z, 0, x]
-        for y in range(slab.shape[1]):
-            highest = slab[z, y, 0]
-            for x in range(slab.shape[2]):
-                value = slab[z, y, x]
-                highest = max(highest, value)
-                xz[z, x] = max(xz[z, x], value)
-            yz[z, y] = highest
-
-
-@compiled()
-def _project_down(slab: Any, start: int, stop: int, xy: Any) -> None:
-    """Maxima along Z of some rows, together with what ``xy`` already holds."""
-    for z in range(slab.shape[0]):
-        for y in range(start, stop):
-            for x in range(slab.shape[2]):
-                xy[y, x] = max(xy[y, x], slab[z, y, x])

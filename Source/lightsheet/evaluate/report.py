@@ -11,7 +11,7 @@ import jinja2
 
 from lightsheet import __version__
 from lightsheet.core.files import written_beside
-from lightsheet.evaluate.image import METHODS, ImageResult
+from lightsheet.evaluate.image import ImageResult
 from lightsheet.evaluate.pictures import ERROR_RANGE, GAMMA, ImagePictures
 from lightsheet.evaluate.plots import decay_plot, depth_plot, distribution_plot
 from lightsheet.evaluate.preview import Planes
@@ -112,17 +112,14 @@ def _counted(words: Any) -> list[str]:
 
 
 def _summary(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
-    """Rows of each group; a group that repeats all images is left out."""
+    """Rows of each group; a group of the same images as an earlier one is left out."""
     groups: dict[tuple[str, str], list[Line]] = {}
     for row in summarise(lines) if lines else []:
         groups.setdefault((row["scope"], row["group"]), []).append(row)
-    total = len(lines) // len(METHODS)
+    several = {what: len({line[what] for line in lines}) > 1 for what in ("channel", "study")}
+    told = {"all": True, **several, "study and channel": all(several.values())}
     titles = {"all": "all images", "channel": "{}", "study": "study {}", "study and channel": "study {}"}
-    return [
-        (titles[scope].format(group), rows)
-        for (scope, group), rows in groups.items()
-        if scope == "all" or rows[0]["images"] < total
-    ]
+    return [(titles[scope].format(group), rows) for (scope, group), rows in groups.items() if told[scope]]
 
 
 def _image(number: int, item: Shown, *, opened: bool) -> dict[str, Any]:
