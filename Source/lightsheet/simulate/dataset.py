@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
 from lightsheet.core.errors import VolumeError
 from lightsheet.simulate.fusion import ContentFusion
-from lightsheet.simulate.grids import Floats
+from lightsheet.simulate.grids import Floats, Labels
 from lightsheet.simulate.optics import draw_views
 from lightsheet.simulate.phantoms import make_phantom
 from lightsheet.simulate.presets import Preset, checked_shape, preset_for
@@ -43,7 +43,7 @@ class SimulatedPair:
 
     view: NDArray[np.uint16]
     fused: NDArray[np.uint16]
-    labels: NDArray[np.unsignedinteger] | None
+    labels: Labels | None
     density: Floats
     spacing_um: SpacingUm
     parameters: dict[str, Any]
@@ -87,7 +87,8 @@ def simulate_pair(
     tissue = tissue_of_envelope(phantom.envelope)
     optics = draw_views(study, rng, tissue.extents_um(), views, misregistration_um)
     peak = float(np.exp(rng.uniform(*np.log(SIGNAL_COUNTS))))
-    signal = phantom.density * np.float32(peak)
+    signal = phantom.density
+    signal *= np.float32(peak)
     fusion = ContentFusion(spacing)
     first: NDArray[np.uint16] | None = None
     for one in optics:
@@ -98,7 +99,8 @@ def simulate_pair(
         del view
     if first is None:  # draw_views gives two views at least
         raise VolumeError("simulation: expected at least one view, got none")
-    labels = phantom.labels.astype(np.uint16) if phantom.labels.max() < 2**16 else phantom.labels
+    signal /= np.float32(peak)
+    labels = phantom.labels
     parameters = {
         "simulated": PHANTOM,
         "study": study.study,

@@ -66,10 +66,9 @@ def _imagej(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ome(metadata: dict[str, Any]) -> dict[str, Any]:
-    notes = {
-        key: str(metadata[key]) for key in ("channel", "study", "simulated", "specimen") if key in metadata
-    }
-    ome: dict[str, Any] = {"axes": "ZYX", "MapAnnotation": {"Namespace": "lightsheet", **notes}}
+    notes = {key: metadata[key] for key in ("channel", "study", "simulated", "specimen") if key in metadata}
+    # OME-XML has no field for a study: as JSON in the image's description the package reads it back
+    ome: dict[str, Any] = {"axes": "ZYX", "Description": json.dumps(notes)}
     for key in ("PhysicalSizeX", "PhysicalSizeY", "PhysicalSizeZ"):
         ome[key] = metadata[key]
         ome[f"{key}Unit"] = "µm"

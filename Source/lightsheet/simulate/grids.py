@@ -1,5 +1,7 @@
 """Smooth maps on a coarse grid: block means down, linear interpolation up, correlated noise."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -7,8 +9,14 @@ from scipy import ndimage
 from lightsheet.core.axes import ZYX, SpacingUm
 
 Floats = NDArray[np.float32]
+Labels = NDArray[np.uint16 | np.uint32]
 SMALLEST_SIGMA = 0.15
 """Gaussians narrower than this (voxels) change nothing worth the time."""
+
+
+def label_type(count: int) -> type[np.uint16] | type[np.uint32]:
+    """Smallest type of label images that holds ``count`` labels."""
+    return np.uint16 if count < 2**16 else np.uint32
 
 
 def coarse_factors(spacing_um: SpacingUm, target_um: float) -> ZYX:
@@ -49,6 +57,18 @@ def upsample(coarse: Floats, factors: ZYX, shape: ZYX) -> Floats:
         if factors[axis] > 1:
             result = _stretch(result, axis, factors[axis], shape[axis])
     return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def upsampled_planes(coarse: Floats, factors: ZYX, shape: ZYX) -> Iterator[Floats]:
+    """Planes (Y, X) of ``upsample`` one after the other, so that the whole is never in memory."""
+    last = coarse.shape[0] - 1
+    for z in range(shape[0]):
+        where = min(max((z + 0.5) / factors[0] - 0.5, 0.0), float(last))
+        low = min(int(where), max(last - 1, 0))
+        high = min(low + 1, last)
+        part = np.float32(where - low)
+        plane = coarse[low : low + 1] + part * (coarse[high : high + 1] - coarse[low : low + 1])
+        yield upsample(plane, (1, factors[1], factors[2]), (1, shape[1], shape[2]))[0]
 
 
 def _stretch(values: Floats, axis: int, factor: int, size: int) -> Floats:

@@ -3,24 +3,29 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lightsheet.core.axes import SpacingUm
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
 from lightsheet.simulate.grids import (
     Floats,
+    Labels,
     coarse_factors,
     coarse_shape,
     coarse_spacing,
+    label_type,
     smooth_noise,
     upsample,
 )
 
 MEMBRANE_SIGMA_UM = 0.3
 REACH_IN_CELLS = 1.5
+FARTHEST_IN_CELLS = 0.85
+"""A cell ends at this distance from its centre, in diameters, where no other cell ends it."""
 FAR = np.float32(1e3)
 
 
 def membranes(
     rng: np.random.Generator, envelope: Envelope, cell_um: float, shell_um: float
-) -> tuple[Floats, NDArray[np.uint32]]:
+) -> tuple[Floats, Labels]:
     """Render the membranes of a specimen.
 
     The cells are a tessellation with a weight per cell (distance divided by the cell's size), whose faces
@@ -37,27 +42,50 @@ def membranes(
     -------
     density (Z, Y, X), about 1 on a membrane, and the cells' labels (Z, Y, X) from 1.
     """
-    spacing = np.array(envelope.spacing_um)
     centres = packed_points(rng, envelope, 0.92 * cell_um, (0.3 * cell_um, shell_um))
-    depth = envelope.depth_map()
-    if len(centres) == 0:
-        return np.zeros(envelope.shape_zyx, np.float32), np.zeros(envelope.shape_zyx, np.uint32)
     sizes = np.exp(rng.normal(0, 0.12, len(centres)))
     first, second, owner, rival = _two_nearest(centres, sizes, envelope, REACH_IN_CELLS * cell_um)
-    cells = (depth > 0) & (owner >= 0) & (first < cell_um)
-    labels = np.where(cells, owner + 1, 0).astype(np.uint32)
+    depth = envelope.depth_map()
+    edge = FARTHEST_IN_CELLS * cell_um
     density = np.zeros(envelope.shape_zyx, np.float32)
-    gap = second - first
-    near = cells & (rival >= 0) & (gap < 6 * (MEMBRANE_SIGMA_UM + float(spacing.max())))
-    a, b = owner[near], rival[near]
-    across = centres[b] - centres[a]
-    length = np.linalg.norm(across, axis=1)
-    width = _sampled_sigma(across / length[:, None], spacing)
-    distance = gap[near] / (1 / sizes[a] + 1 / sizes[b])
-    density[near] = _face(distance, width)
-    _add_surface(density, depth, first < cell_um, envelope)
+    for z, plane in enumerate(density):
+        cells = (depth[z] > 0) & (first[z] < edge)
+        owner[z][~cells] = -1
+        faces = cells & (rival[z] >= 0)
+        gap = second[z][faces] - first[z][faces]
+        plane[faces] = _faces(gap, owner[z][faces], rival[z][faces], centres, sizes, envelope.spacing_um)
+    del second, rival
+    at = (np.abs(depth) < 3 * (MEMBRANE_SIGMA_UM + max(envelope.spacing_um))) & (first < edge)
+    _add_surface(density, depth, at, envelope)
+    del depth
+    _add_free_ends(density, first, edge, owner, envelope.spacing_um)
     density *= _patchiness(rng, envelope)
-    return density, _consecutive(labels)
+    return density, _consecutive(owner)
+
+
+def _faces(
+    gap: Floats,
+    owner: NDArray[np.int32],
+    rival: NDArray[np.int32],
+    centres: Points,
+    sizes: NDArray[np.float64],
+    spacing_um: SpacingUm,
+) -> Floats:
+    """Density of voxels by their cell, the next one and the difference of the weighted distances (um)."""
+    across = centres[rival] - centres[owner]
+    normals = across / np.linalg.norm(across, axis=1, keepdims=True)
+    distance = gap / (1 / sizes[owner] + 1 / sizes[rival])
+    return _face(distance, _sampled_sigma(normals, np.array(spacing_um)))
+
+
+def _add_free_ends(
+    density: Floats, first: Floats, edge_um: float, owner: NDArray[np.int32], spacing_um: SpacingUm
+) -> None:
+    """Close the cells where no other cell is: around a cavity."""
+    width = float(np.sqrt(MEMBRANE_SIGMA_UM**2 + np.mean(np.square(spacing_um)) / 6))
+    for plane, distance, cell in zip(density, first, owner, strict=True):
+        at = (cell >= 0) & (edge_um - distance < 3 * width)
+        plane[at] = np.maximum(plane[at], _face(edge_um - distance[at], width))
 
 
 def _two_nearest(
@@ -102,10 +130,11 @@ def _face(distance: NDArray[np.floating], width: NDArray[np.floating] | float) -
     return np.asarray(np.minimum(finest / width, 1.0) * np.exp(-0.5 * (distance / width) ** 2), np.float32)
 
 
-def _add_surface(density: Floats, depth: Floats, cells: NDArray[np.bool_], envelope: Envelope) -> None:
+def _add_surface(density: Floats, depth: Floats, at: NDArray[np.bool_], envelope: Envelope) -> None:
     """Close the cells at the specimen's surface."""
     spacing = np.array(envelope.spacing_um)
-    at = (np.abs(depth) < 3 * (MEMBRANE_SIGMA_UM + float(spacing.max()))) & cells
+    if min(envelope.depth_um.shape) < 2:  # a field of one block has no slope to tell
+        return
     slopes = np.gradient(envelope.depth_um, *coarse_spacing(envelope.spacing_um, envelope.factors))
     normals = np.stack(
         [upsample(np.asarray(s, np.float32), envelope.factors, envelope.shape_zyx)[at] for s in slopes],
@@ -124,9 +153,12 @@ def _patchiness(rng: np.random.Generator, envelope: Envelope) -> Floats:
     return upsample(np.clip(patches, 0.3, 2).astype(np.float32), factors, envelope.shape_zyx)
 
 
-def _consecutive(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Renumber the labels that occur from 1 without gaps."""
-    present = np.bincount(labels.ravel()) > 0
+def _consecutive(owner: NDArray[np.int32]) -> Labels:
+    """Renumber the cells that occur (-1: none) as labels from 1 without gaps."""
+    owner += 1
+    present = np.zeros(int(owner.max()) + 1, bool)
+    for plane in owner:
+        present[np.unique(plane)] = True
     present[0] = False
-    table = np.where(present, np.cumsum(present), 0).astype(np.uint32)
-    return np.asarray(table[labels])
+    table = np.where(present, np.cumsum(present), 0).astype(label_type(int(present.sum())))
+    return np.asarray(table[owner])

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from lightsheet.core.axes import SpacingUm
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
-from lightsheet.simulate.grids import Floats, smooth_noise
+from lightsheet.simulate.grids import Floats, Labels, label_type, smooth_noise
 
 MITOTIC_FRACTION = 0.08
 EDGE_UM = 0.35
@@ -40,7 +39,7 @@ class Body:
 
 def nuclei(
     rng: np.random.Generator, envelope: Envelope, diameter_um: float, shell_um: float
-) -> tuple[Floats, NDArray[np.uint32]]:
+) -> tuple[Floats, Labels]:
     """Render the nuclei of a specimen.
 
     Parameters
@@ -59,7 +58,7 @@ def nuclei(
     bodies = _bodies(rng, centres, diameter_um)
     texture = _chromatin(rng, envelope.spacing_um)
     density = np.zeros(envelope.shape_zyx, np.float32)
-    labels = np.zeros(envelope.shape_zyx, np.uint32)
+    labels = np.zeros(envelope.shape_zyx, label_type(len(bodies)))
     count = 0
     for body in bodies:
         count += _render(body, density, labels, count + 1, texture, rng, envelope.spacing_um)
@@ -104,7 +103,7 @@ def _chromatin(rng: np.random.Generator, spacing_um: SpacingUm) -> Floats:
 def _render(
     body: Body,
     density: Floats,
-    labels: NDArray[np.uint32],
+    labels: Labels,
     label: int,
     texture: Floats,
     rng: np.random.Generator,

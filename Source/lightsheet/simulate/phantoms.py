@@ -1,13 +1,20 @@
 """Simulated specimens: what fluoresces (density), which voxel belongs to which object, where tissue is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightsheet.core.axes import ZYX, Channel, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, make_envelope
-from lightsheet.simulate.grids import Floats, coarse_shape, coarse_spacing, smooth_noise, upsample
+from lightsheet.simulate.grids import (
+    Floats,
+    Labels,
+    coarse_shape,
+    coarse_spacing,
+    smooth_noise,
+    upsampled_planes,
+)
 from lightsheet.simulate.membranes import membranes
 from lightsheet.simulate.nuclei import nuclei
 from lightsheet.simulate.presets import Preset
@@ -28,7 +35,7 @@ class Phantom:
     """
 
     density: Floats
-    labels: NDArray[np.uint32]
+    labels: Labels
     envelope: Envelope
 
 
@@ -47,14 +54,15 @@ def make_phantom(
     else:
         density, labels = membranes(rng, envelope, CELL_PER_NUCLEUS * diameter, shell)
         level = rng.uniform(0.08, 0.14)
-    density += _autofluorescence(rng, envelope, level)
+    for plane, glow in zip(density, _autofluorescence(rng, envelope, level), strict=True):
+        plane += glow
     return Phantom(density, labels, envelope)
 
 
-def _autofluorescence(rng: np.random.Generator, envelope: Envelope, level: float) -> Floats:
-    """Weak glow of the tissue that varies over tens of micrometres, fading out at the surface."""
+def _autofluorescence(rng: np.random.Generator, envelope: Envelope, level: float) -> Iterator[Floats]:
+    """Planes of the tissue's weak glow, which varies over tens of micrometres and ends at the surface."""
     step = coarse_spacing(envelope.spacing_um, envelope.factors)
     grid = coarse_shape(envelope.shape_zyx, envelope.factors)
     cloud = np.clip(1 + 0.3 * smooth_noise(rng, grid, step, 12.0), 0.2, 2.0)
     glow = level * cloud * np.clip(envelope.depth_um / 3.0 + 0.5, 0, 1)
-    return upsample(glow.astype(np.float32), envelope.factors, envelope.shape_zyx)
+    return upsampled_planes(glow.astype(np.float32), envelope.factors, envelope.shape_zyx)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import SpacingUm
-from lightsheet.simulate.grids import Floats, blur, downsample, upsample
+from lightsheet.simulate.grids import Floats, blur, downsample, upsample, upsampled_planes
 from lightsheet.simulate.optics import Optics
 from lightsheet.simulate.tissue import Tissue, tissue_of_volume
 
@@ -135,17 +135,19 @@ def _seen_through_tissue(light: Floats, spacing_um: SpacingUm, optics: Optics, t
         level = np.interp(added, knots, np.arange(BLUR_LEVELS)).astype(np.float32)
     else:
         level = np.zeros_like(added, dtype=np.float32)
-    level = upsample(level, tissue.factors, shape)
     lateral = [k for k in range(3) if k != optics.detection_axis]
     result = np.zeros_like(light)
     for k, version in enumerate(_versions(light, own + knots, lateral, spacing_um)):
-        for z in range(shape[0]):
-            result[z] += version[z] * _share(level[z], k)
-    passed = upsample(np.exp(-depth), tissue.factors, shape)
-    result *= passed
+        planes = zip(result, version, upsampled_planes(level, tissue.factors, shape), strict=True)
+        for plane, blurred, at in planes:
+            plane += blurred * _share(at, k)
     scattered = downsample(light, tissue.factors) * (1 - np.exp(-depth))
     haze = blur(optics.haze * scattered, [HAZE_SIGMA_UM] * 3, tissue.spacing_um)
-    result += upsample(haze, tissue.factors, shape)
+    passed = upsampled_planes(np.exp(-depth), tissue.factors, shape)
+    hazes = upsampled_planes(haze, tissue.factors, shape)
+    for plane, share, glow in zip(result, passed, hazes, strict=True):
+        plane *= share
+        plane += glow
     return result
 
 
