@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,8 @@ from lightsheet.core.axes import ZYX
 from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.model_folder import ModelFolder, ModelSettings, load_state
 from lightsheet.fuse.channels import check_groups
+from lightsheet.fuse.fusion_settings import Device, Precision
 from lightsheet.networks import VolumeNetwork, build
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Device = Literal["auto", "cpu", "cuda"]
 
 # Convolutions keep input and output in two layouts, and skips wait meanwhile: measured, see the class.
 _PEAK_OVER_LARGEST_LAYER = 2.75

@@ -170,7 +170,7 @@ def _best_tile(shape: ZYX, overlap: ZYX, runner: TileRunner, limits: Limits) -> 
     if best is None:
         have = limits.memory / GIB
         raise SettingsError(
-            f"--memory_gb: expected at least {least * have:.1f} GiB for the smallest tiles, got {have:.1f}"
+            f"--memory_gb: expected at least {least * have:.2g} GiB for the smallest tiles, got {have:.2g}"
         )
     return best[1]
 
