@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lightsheet.core.h5 import FORMAT, FOREGROUND_INDEX, STORED, STORED_NORMALIZED, STORED_VOXELS
+from lightsheet.core.h5 import FOREGROUND_INDEX, FORMAT, STORED, STORED_NORMALIZED, STORED_VOXELS
 
 Shape = tuple[int, int, int]
 
@@ -29,8 +29,8 @@ def write_h5(
     image: NDArray[np.float32],
     *,
     groups: dict[str, NDArray[np.float32]] | None = None,
-    channel: str | None = "nucleus",
-    study: int | None = 1,
+    channel: str = "nucleus",
+    study: int = 1,
     metadata: dict[str, Any] | None = None,
 ) -> Path:
     """Write a converted volume of the full form, with the image itself as data/raw_image."""
@@ -45,11 +45,10 @@ def write_h5(
                 "spacing_um": (2.0, 0.5, 0.5),
                 "dtype": "uint16",
                 "metadata": json.dumps(metadata or {}),
+                "channel": channel,
+                "study": study,
             }
         )
-        # the converter leaves out what is unknown by storing an empty value
-        file.attrs["channel"] = h5py.Empty("f") if channel is None else channel
-        file.attrs["study"] = h5py.Empty("f") if study is None else study
         dataset = file.create_dataset("data/raw_image", data=image)
         dataset.attrs[STORED] = STORED_NORMALIZED
         for name, field in (groups or {}).items():

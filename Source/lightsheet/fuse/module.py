@@ -59,9 +59,9 @@ class Course:
 
 def rate_factor(schedule: str, step: int, progress: float) -> float:
     """Learning rate as a share of its highest: a rise over 20 steps, then half a cosine down to 1/100."""
-    rise = min(1.0, (step + 1) / _RISE_STEPS)
     if schedule == "constant":
-        return rise
+        return 1.0
+    rise = min(1.0, (step + 1) / _RISE_STEPS)
     return rise * (_LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

@@ -67,7 +67,7 @@ class TrainSettings:
     layer_norm: Norm = "none"
     """normalisation in the network; with none the result does not depend on where tiles fall"""
     residual: bool = True
-    """the network says the difference to the view, which starts at zero"""
+    """the network says a gain and an offset of the view, which start at 1 and 0; else the fused intensity"""
     distance_scale_um: float = 20.0
     """surface distance enters as tanh(distance / this)"""
     light_scale_um: float = 100.0
@@ -80,7 +80,7 @@ class TrainSettings:
     foreground_share: float = 0.75
     """share of the patches that contain a voxel of the specimen chosen at random"""
     augmentations: Path | None = None
-    """JSON file of augmentations; default: flips and rotations by 90 degrees in plane"""
+    """JSON file of augmentations, or 'none'; default: flips and rotations by 90 degrees in plane"""
 
     epochs: int = 100
     """epochs to train, unless --max_minutes ends it earlier"""
@@ -97,7 +97,7 @@ class TrainSettings:
     weight_decay: float = 1e-2
     """weight decay of AdamW; RAdam takes none"""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """course of the learning rate after a short rise: down to a hundredth, or none"""
+    """course of the learning rate after a short rise: down to a hundredth; or constant from the start"""
     gradient_clip: float = 1.0
     """largest norm of the gradient; 0: no limit"""
     ema: float = 0.99
@@ -153,6 +153,7 @@ class TrainSettings:
         content = {
             name: value for name, value in dataclasses.asdict(self).items() if name not in _FREE_TO_CHANGE
         }
+        content["augmentations"] = dataclasses.asdict(read_augmentations(self.augmentations))
         plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
         return plain
 
@@ -238,7 +239,7 @@ class AugmentSettings:
 
 
 def read_augmentations(path: Path | None) -> AugmentSettings:
-    """Read the JSON file of augmentations; None gives the defaults.
+    """Read the JSON file of augmentations; no file gives the defaults, the name 'none' no augmentation.
 
     Raises
     ------
@@ -247,6 +248,8 @@ def read_augmentations(path: Path | None) -> AugmentSettings:
     """
     if path is None:
         return AugmentSettings()
+    if str(path) == "none":
+        return AugmentSettings(flip_zyx=(0.0, 0.0, 0.0), rot90=0.0)
     where = f"--augmentations {path}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -35,8 +35,8 @@ def build(network: Mapping[str, Any]) -> VolumeNetwork:
     ----------
     network : "name" (one of `BACKBONES`), "in_channels", and, where the network knows them, "features"
         (maps of the first level), "norm" (one of `NORMS`), "patch_zyx" (UNETR, whose input size is fixed).
-        "residual": True makes the output the first input channel plus a correction which starts at zero, so
-        that an untrained network returns its input.
+        "residual": True makes the output the first input channel times a gain plus an offset, which start at
+        1 and 0, so that an untrained network returns its input.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def build(network: Mapping[str, Any]) -> VolumeNetwork:
     if arguments.get("norm", "none") not in NORMS:
         raise ModelError(f"network: expected norm out of {', '.join(NORMS)}, got {arguments['norm']!r}")
     try:
-        module = _BUILDERS[name](**arguments)
+        module = _BUILDERS[name](out_channels=2 if residual else 1, **arguments)
     except TypeError as error:
         raise ModelError(f"network {name}: expected arguments it knows, got '{error}'") from error
     return Residual(module) if residual else module

@@ -9,11 +9,12 @@ from lightsheet.core.axes import ZYX
 
 NORMS = ("none", "instance", "batch", "group")
 LEAK = 0.2
+LOG_GAIN_LIMIT = 3.0
 _GROUPS = 8
 
 
 class VolumeNetwork(nn.Module):
-    """A network of volumes, (N, C, Z, Y, X) to (N, 1, Z, Y, X).
+    """A network of volumes, (N, C, Z, Y, X) to (N, 1, Z, Y, X), or to (N, 2, Z, Y, X) inside `Residual`.
 
     Attributes
     ----------
@@ -30,10 +31,12 @@ class VolumeNetwork(nn.Module):
 
 
 class Residual(VolumeNetwork):
-    """The first input channel plus what ``body`` says; the identity until it is trained.
+    """The first input channel times a gain plus an offset, both said by ``body``: ``view * exp(g) + c``.
 
-    The last convolution starts at zero. A network that has seen little data then stays near its input,
-    whose score under the challenge's metric is 0, rather than far below it.
+    A view fades with the depth of the tissue by a factor, so what it lacks is mostly a smooth gain, and a
+    network that may say a gain learns that in few steps. The last convolution starts at zero: an untrained
+    network returns its input, whose score under the challenge's metric is 0, rather than something far
+    below. ``g`` is bounded, so that no place can grow by more than a factor of twenty.
     """
 
     def __init__(self, body: VolumeNetwork) -> None:
@@ -47,13 +50,15 @@ class Residual(VolumeNetwork):
             nn.init.zeros_(last.bias)
 
     def last_layer(self) -> nn.Conv3d:
-        """Return the convolution that makes the correction."""
+        """Return the convolution that makes the gain and the offset."""
         return self.body.last_layer()
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Add the correction to channel 0; the sum keeps the precision of the input."""
-        correction: Tensor = self.body(volume)
-        return volume[:, :1] + correction.to(volume.dtype)
+        """Change channel 0; the sum keeps the precision of the input."""
+        said: Tensor = self.body(volume)
+        said = said.to(volume.dtype)
+        gain = torch.exp(LOG_GAIN_LIMIT * torch.tanh(said[:, :1] / LOG_GAIN_LIMIT))
+        return volume[:, :1] * gain + said[:, 1:]
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:

@@ -14,7 +14,7 @@ _SWIN_FEATURES = 12
 
 
 class MonaiNetwork(VolumeNetwork):
-    """A network of MONAI which maps (N, C, Z, Y, X) to (N, 1, Z, Y, X)."""
+    """A network of MONAI behind the interface of ours."""
 
     def __init__(self, body: nn.Module, stride: int, fixed_zyx: ZYX | None = None) -> None:
         super().__init__()
@@ -34,7 +34,11 @@ class MonaiNetwork(VolumeNetwork):
 
 
 def unetr(
-    in_channels: int, features: int = 16, norm: str = "instance", patch_zyx: ZYX = (64, 256, 256)
+    in_channels: int,
+    features: int = 16,
+    norm: str = "instance",
+    out_channels: int = 1,
+    patch_zyx: ZYX = (64, 256, 256),
 ) -> VolumeNetwork:
     """UNETR (Hatamizadeh et al., WACV 2022); its position codes fix the input size to ``patch_zyx``."""
     size = _sizes(patch_zyx, _UNETR_STRIDE, "unetr")
@@ -42,7 +46,7 @@ def unetr(
     body = _from_monai(
         "UNETR",
         in_channels=in_channels,
-        out_channels=1,
+        out_channels=out_channels,
         img_size=size,
         feature_size=features,
         norm_name=norm_name,
@@ -50,12 +54,18 @@ def unetr(
     return MonaiNetwork(body, _UNETR_STRIDE, fixed_zyx=size)
 
 
-def swin_unetr(in_channels: int, features: int = 24, norm: str = "instance") -> VolumeNetwork:
+def swin_unetr(
+    in_channels: int, features: int = 24, norm: str = "instance", out_channels: int = 1
+) -> VolumeNetwork:
     """SwinUNETR (Hatamizadeh et al., BrainLes 2021); ``features`` are rounded up to a multiple of 12."""
     width = -(-features // _SWIN_FEATURES) * _SWIN_FEATURES
     norm_name = _monai_norm(norm, "swin_unetr")
     body = _from_monai(
-        "SwinUNETR", in_channels=in_channels, out_channels=1, feature_size=width, norm_name=norm_name
+        "SwinUNETR",
+        in_channels=in_channels,
+        out_channels=out_channels,
+        feature_size=width,
+        norm_name=norm_name,
     )
     return MonaiNetwork(body, _SWIN_STRIDE)
 

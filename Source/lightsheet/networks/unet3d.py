@@ -21,6 +21,7 @@ class UNet3D(VolumeNetwork):
     in_channels : channels of the input
     features : maps of the first level; 16 with two channels gives 1.97 million weights
     norm : "none", "instance", "batch" or "group"; "none" leaves no trace of where tiles fall
+    out_channels : channels of the output
     block, up : "plain", "residual" or "dense" convolutions; "transposed" or "shuffle"
     """
 
@@ -29,6 +30,7 @@ class UNet3D(VolumeNetwork):
         in_channels: int,
         features: int = 16,
         norm: str = "none",
+        out_channels: int = 1,
         *,
         block: str = "plain",
         up: str = "transposed",
@@ -47,7 +49,7 @@ class UNet3D(VolumeNetwork):
             nn.LeakyReLU(LEAK, inplace=True),
             nn.Conv3d(half, half, 3, padding=1),
             nn.LeakyReLU(LEAK, inplace=True),
-            nn.Conv3d(half, 1, 3, padding=1),
+            nn.Conv3d(half, out_channels, 3, padding=1),
         )
         self.stride_zyx: ZYX = (2**DEPTH, 2**DEPTH, 2**DEPTH)
 
@@ -59,7 +61,7 @@ class UNet3D(VolumeNetwork):
         return last
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(N, C, Z, Y, X) to (N, 1, Z, Y, X)."""
+        """(N, C, Z, Y, X) to (N, out_channels, Z, Y, X)."""
         skips: list[Tensor] = []
         maps = volume
         for level, down in zip(self.levels, self.downs, strict=False):
