@@ -15,7 +15,7 @@ from lightsheet.core.errors import NotFoundError, SettingsError
 from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_volume, write_volume
-from lightsheet.networks import build
+from lightsheet.networks import VolumeNetwork, build
 
 SPACING = (2.0, 0.5, 0.4)
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,14 @@ def write_view(
     return data
 
 
+def make_network(network: dict[str, object], *, trained: bool) -> VolumeNetwork:
+    torch.manual_seed(0)
+    module = build(network)
+    if trained:
+        torch.nn.init.normal_(module.last_layer().weight, std=0.3)
+    return module
+
+
 def make_model(
     path: Path,
     channel: str | None = "nucleus",
@@ -46,16 +54,9 @@ def make_model(
     trained: bool = False,
 ) -> Path:
     """An untrained residual network returns its first channel; a trained one something else."""
-    network = {
-        "name": "unet3d",
-        "in_channels": len(groups),
-        "features": 2,
-        "norm": "none",
-        "residual": not trained,
-    }
-    torch.manual_seed(0)
+    network = {"name": "unet3d", "in_channels": len(groups), "features": 2, "norm": "none", "residual": True}
     settings = ModelSettings(network, groups, 50.0, 100.0, (16, 16, 16), channel, studies)  # type: ignore[arg-type]
-    save_model(path, settings, build(network).state_dict(), {}, {}, "# test")
+    save_model(path, settings, make_network(network, trained=trained).state_dict(), {}, {}, "# test")
     return path
 
 
@@ -92,8 +93,8 @@ def test_a_trained_network_in_tiles_gives_what_the_whole_volume_gives(tmp_path: 
     data = write_view(view)
     assert main([str(view), str(tmp_path / "w.tif"), "--model", str(model)]) == 0
     low, high = np.percentile(data, [2, 99.8])
-    torch.manual_seed(0)
-    network = build({"name": "unet3d", "in_channels": 1, "features": 2, "norm": "none"})
+    description = {"name": "unet3d", "in_channels": 1, "features": 2, "norm": "none", "residual": True}
+    network = make_network(description, trained=True)
     padded = np.pad(
         ((data - low) / (high - low)).astype(np.float32), [(0, 4), (0, 2), (0, 5)], mode="reflect"
     )
@@ -101,6 +102,7 @@ def test_a_trained_network_in_tiles_gives_what_the_whole_volume_gives(tmp_path: 
         seen = network(torch.from_numpy(padded)[None, None])[0, 0, :12, :30, :27].numpy()
     expected = np.clip(np.rint(seen * (high - low) + low), 0, 65535)
     assert np.abs(read_volume(tmp_path / "w.tif").data - expected).max() <= 1
+    assert np.abs(expected - data).mean() > 10
 
 
 def test_a_folder_is_gone_through_and_resumed(
@@ -214,7 +216,7 @@ def test_converted_files_give_what_their_tiff_gives(
     # The distance is stored with three decimals or so.
     assert np.abs(one.data.astype(int) - two.data).max() <= 2
     assert two.info.spacing_um == SPACING
-    assert len(np.unique(two.data)) > 100
+    assert np.abs(two.data - counts().astype(float)).mean() > 10
 
 
 @pytest.mark.parametrize(
