@@ -68,15 +68,14 @@ class GaussianVolume:
         in_z = self._mirrored[0][z0 : z1 + len(self._weights) - 1]
         first = int(in_z.min())
         planes = self._volume.read(first, int(in_z.max()) + 1)
-        out = np.empty((z1 - z0, *planes.shape[1:]), np.float32)
+        whole = planes.dtype.kind in "ui"
+        out = np.empty((z1 - z0, *planes.shape[1:]), planes.dtype if whole else np.float32)
         in_slab, in_y, in_x = in_z - first, self._mirrored[1], self._mirrored[2]
 
         def loop(start: int, stop: int) -> None:
-            _filter_planes(planes, in_slab, in_y, in_x, self._weights, start, stop, out)
+            _filter_planes(planes, in_slab, in_y, in_x, self._weights, whole, start, stop, out)
 
         in_threads(loop, len(out))
-        if planes.dtype.kind in "ui":
-            return np.rint(out, out=out).astype(planes.dtype)
         return out
 
 
@@ -120,7 +119,7 @@ def side_by_side(
 
 @compiled(fastmath=True)
 def _filter_planes(
-    planes: Any, in_z: Any, in_y: Any, in_x: Any, weights: Any, start: int, stop: int, out: Any
+    planes: Any, in_z: Any, in_y: Any, in_x: Any, weights: Any, whole: bool, start: int, stop: int, out: Any
 ) -> None:
     height, width = planes.shape[1], planes.shape[2]
     size = len(weights)
@@ -142,4 +141,4 @@ def _filter_planes(
                 total = 0.0
                 for k in range(size):
                     total += weights[k] * row[in_x[x + k]]
-                out[z, y, x] = total
+                out[z, y, x] = np.rint(total) if whole else total
