@@ -51,8 +51,11 @@ class EvaluateSettings:
 def run(settings: EvaluateSettings) -> int:
     """Score all images and write the results; 1 if some could not be scored."""
     from lightsheet.evaluate.report import write_report
+    from lightsheet.evaluate.seams import cuts_of_step
     from lightsheet.evaluate.table import lines_of, summarise, text_table, write_csv, write_scores_json
 
+    if settings.tile_step is not None:
+        cuts_of_step((1, 1, 1), settings.tile_step)  # a wrong flag is told before the work
     pairing = _pair(settings)
     failures = list(pairing.failures)
     for line in pairing.remarks:

@@ -71,14 +71,14 @@ def pictures_of(previews: dict[str, Preview], spacing_um: SpacingUm | None) -> I
     ]
     down = [reduced(p.projections.xy, (factor, factor)) for p in three]
     # Maxima are brighter than planes: the brightest half per cent of the fused projection may saturate.
-    top = max(1.0, float(np.percentile(down[2], 99.5)))
+    dim = np.float32(1 / max(1.0, float(np.percentile(down[2], 99.5))))
     projections = [
-        _strip("maximum along Z (XY)", [picture / top for picture in down]),
+        _strip("maximum along Z (XY)", [dim * picture for picture in down]),
         _side_strip(
-            "maximum along Y (XZ)", [p.projections.xz / top for p in three], factor, spacing[0] / spacing[2]
+            "maximum along Y (XZ)", [dim * p.projections.xz for p in three], factor, spacing[0] / spacing[2]
         ),
         _side_strip(
-            "maximum along X (YZ)", [p.projections.yz / top for p in three], factor, spacing[0] / spacing[1]
+            "maximum along X (YZ)", [dim * p.projections.yz for p in three], factor, spacing[0] / spacing[1]
         ),
     ]
     return ImagePictures(tuple(slices), tuple(sections), tuple(projections))
