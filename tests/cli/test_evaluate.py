@@ -137,7 +137,7 @@ def test_a_given_tile_step_wins(tmp_path: Path) -> None:
         ),
         (
             ["--prediction", "P", "--fused", "S", "--view", "S", "--tile_step", "-1,2,2"],
-            "expected at least one",
+            "--tile_step: expected three numbers",
         ),
     ],
 )
