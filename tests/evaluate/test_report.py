@@ -144,11 +144,22 @@ def test_pictures_are_jpegs_of_the_told_size() -> None:
     assert pictures.sections[0].size[1] == 80
 
 
-def test_many_images_get_fewer_planes() -> None:
-    assert len(planes_for(1, (309, 1920, 1920)).kept) == 24
-    assert planes_for(1, (309, 1920, 1920)).factor == 9
-    assert len(planes_for(12, (309, 1920, 1920)).kept) == 24
-    assert len(planes_for(36, (309, 1920, 1920)).kept) == 8
+def test_many_images_get_fewer_and_smaller_pictures(report: Path, tmp_path: Path) -> None:
+    assert [
+        (len(p.kept), p.factor) for p in (planes_for(n, (309, 1920, 1920)) for n in (1, 12, 24, 400))
+    ] == [
+        (24, 9),
+        (24, 12),
+        (12, 12),
+        (12, 12),
+    ]
+    one = shown(0)
+    many = [replace(one, result=replace(one.result, name=f"image_{i}")) for i in range(40)]
+    write_report(tmp_path / "many.html", many, [], [])
+    text = (tmp_path / "many.html").read_text(encoding="utf-8")
+    assert text.count("<details") == 24
+    assert "24 of 40 images have pictures" in text
+    assert "of 2 images have pictures" not in report.read_text(encoding="utf-8")
 
 
 def test_the_browser_shows_every_picture_and_no_error(report: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def distribution_plot(results: Sequence[ImageResult]) -> str:
     channels = sorted({result.channel or "unknown" for result in results})
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 0.9 + 0.62 * len(channels)), layout="constrained")
-        for axes, reading in zip(figure.subplots(1, 2, sharey=True), READINGS, strict=True):
+        for axes, reading in zip(figure.subplots(1, 2, sharex=True, sharey=True), READINGS, strict=True):
             rows: list[tuple[str, Method]] = [(c, m) for c in channels for m in ("prediction", "gaussian")]
             for place, (channel, method) in enumerate(reversed(rows)):
                 values = [r.n_ssim(method, reading) for r in results if (r.channel or "unknown") == channel]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from lightsheet.evaluate.preview import Planes
 from lightsheet.evaluate.table import DEFINITIONS, METHOD_NAMES, Line, lines_of, summarise
 
 MOST_PLANES = 24
-PANEL_PIXELS = 220
-# All planes of all images, so that a report of any number of images stays below about 15 MB.
+# A report of any number of images stays below about 15 MB: fewer planes, smaller panels, then only the
+# images with the lowest and the highest scores have pictures.
 _ALL_PLANES = 12 * MOST_PLANES
-_FEWEST_PLANES = 6
+_PANEL_PIXELS, _SMALL_PANEL_PIXELS = 220, 168
+_FEW_IMAGES = 6
+LOWEST_PICTURED, HIGHEST_PICTURED = 16, 8
 _OPEN_AT_FIRST = 3
 TIMES, DASH, MINUS = "\u00d7", "\u2013", "\u2212"
 
@@ -36,13 +38,9 @@ class Shown:
 
 def planes_for(images: int, shape_zyx: tuple[int, int, int]) -> Planes:
     """Planes and size of the pictures, fewer and smaller the more images there are."""
-    count = max(_FEWEST_PLANES, min(MOST_PLANES, _ALL_PLANES // max(1, images)))
-    return Planes.spread(shape_zyx, count, PANEL_PIXELS)
-
-
-def most_pictured() -> int:
-    """Return for how many images a report has room."""
-    return _ALL_PLANES // _FEWEST_PLANES
+    pictured = max(1, min(images, LOWEST_PICTURED + HIGHEST_PICTURED))
+    pixels = _PANEL_PIXELS if pictured <= _FEW_IMAGES else _SMALL_PANEL_PIXELS
+    return Planes.spread(shape_zyx, min(MOST_PLANES, _ALL_PLANES // pictured), pixels)
 
 
 def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], remarks: Sequence[str]) -> None:
@@ -55,7 +53,7 @@ def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], re
     failures : one line for each image that could not be scored
     remarks : other lines a reader must know
     """
-    ranked = sorted(shown, key=lambda item: _rank(item.result))
+    ranked = _without_too_many_pictures(sorted(shown, key=lambda item: _rank(item.result)))
     lines = [line for item in ranked for line in lines_of(item.result)]
     template = _environment().get_template("report.html")
     page = template.render(
@@ -73,6 +71,7 @@ def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], re
         failures=failures,
         remarks=remarks,
         definitions=DEFINITIONS,
+        pictured=sum(item.pictures is not None for item in ranked),
         gamma=GAMMA,
         error_range=ERROR_RANGE,
     )
@@ -95,6 +94,11 @@ def _environment() -> jinja2.Environment:
 def _rank(result: ImageResult) -> tuple[float, str]:
     value = result.n_ssim("prediction", "tf")
     return (math.inf if math.isnan(value) else value), result.name
+
+
+def _without_too_many_pictures(ranked: list[Shown]) -> list[Shown]:
+    middle = range(LOWEST_PICTURED, len(ranked) - HIGHEST_PICTURED)
+    return [replace(item, pictures=None) if i in middle else item for i, item in enumerate(ranked)]
 
 
 def _origins(shown: Sequence[Shown]) -> list[str]:
