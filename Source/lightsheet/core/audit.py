@@ -21,7 +21,7 @@ from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import open_volume
 
 SIGNATURE_ZYX = (24, 48, 48)
-NEAR_DUPLICATE = 0.5
+NEAR_DUPLICATE = 0.6
 SPACING_TOLERANCE = 0.01
 
 Spectrum = NDArray[np.complex64]
