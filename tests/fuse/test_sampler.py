@@ -17,7 +17,7 @@ def test_numbers_go_on_where_they_stopped() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_devices_share_the_samples_without_overlap(ranks: int) -> None:
     parts = [list(SampleNumbers(6, 24, rank, ranks)) for rank in range(ranks)]
-    assert sorted(sum(parts, [])) == list(range(6, 24))
+    assert sorted(number for part in parts for number in part) == list(range(6, 24))
     assert [len(SampleNumbers(6, 24, rank, ranks)) for rank in range(ranks)] == [len(p) for p in parts]
 
 

@@ -16,6 +16,17 @@ from lightsheet.fuse.settings import TrainSettings
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 _FORMAT = 1
+# What reading a damaged file may end with, depending on where the damage is.
+_DAMAGED = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    pickle.UnpicklingError,
+)
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -34,7 +45,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _DAMAGED as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{path}: expected a checkpoint, got a file that can't be read ({reason[0]}); "

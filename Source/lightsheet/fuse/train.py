@@ -48,8 +48,8 @@ def train(settings: TrainSettings) -> Path:
     keep_freed_memory()
     _quiet_lightning()
     accelerator = _accelerator(settings)
-    arithmetic = _arithmetic(settings, accelerator)
     network, patch = _network(settings, volumes)
+    arithmetic = _arithmetic(settings, accelerator, patch, network.stride_zyx)
     if settings.pretrained is not None and resumed is None:
         load_pretrained(network, settings.pretrained)
     dataset = PatchDataset(volumes.train, patch, settings.foreground_share, augmentations, settings.seed)
@@ -144,16 +144,34 @@ def _accelerator(settings: TrainSettings) -> Literal["cpu", "gpu"]:
     return "gpu" if use_gpu else "cpu"
 
 
-def _arithmetic(settings: TrainSettings, accelerator: str) -> Arithmetic:
+def _arithmetic(settings: TrainSettings, accelerator: str, patch: ZYX, stride_zyx: ZYX) -> Arithmetic:
     """Precision of the network: as given, or bf16 where the hardware computes with it."""
-    if settings.precision == "fp16" and accelerator == "cpu":
+    if accelerator == "gpu":
+        if settings.precision != "auto":
+            return settings.precision
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if settings.precision == "fp16":
         raise SettingsError("--precision fp16: expected bf16 or fp32 on a CPU, got fp16")
+    fault = _has_layer_of_two_planes(patch[0], stride_zyx[0])
+    if settings.precision == "bf16" and fault:
+        raise SettingsError(
+            f"--precision bf16: expected patches without a level of two planes on a CPU, got {patch}; "
+            "give --precision fp32, or another --patch_size"
+        )
     if settings.precision != "auto":
         return settings.precision
-    if accelerator == "gpu":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if check() else "fp32"
+    return "bf16" if check() and not fault else "fp32"
+
+
+def _has_layer_of_two_planes(depth: int, stride: int) -> bool:
+    """Whether some level of the network sees two planes only.
+
+    There PyTorch's CPU library computes the weights' gradient of a 3^3 convolution in bf16 from memory it
+    never wrote (seen with torch 2.13): it is silently wrong, or not a number.
+    """
+    levels = stride.bit_length()
+    return any(depth == 2 << level for level in range(levels))
 
 
 def _workers(settings: TrainSettings, accelerator: str) -> int:

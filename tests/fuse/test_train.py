@@ -1,0 +1,361 @@
+"""Training: it learns, resumes as if it had never stopped, keeps the best, and says what is wrong."""
+
+import csv
+import dataclasses
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import torch
+
+from lightsheet.core.errors import ModelError, SettingsError
+from lightsheet.core.model_folder import load_state, open_model
+from lightsheet.evaluate.metrics import nssim
+from lightsheet.fuse import train as training
+from lightsheet.fuse.checkpoint import read_checkpoint
+from lightsheet.fuse.data import PatchDataset
+from lightsheet.fuse.module import Course, FusionModule, WeightAverage, rate_factor
+from lightsheet.fuse.settings import TrainSettings
+from lightsheet.fuse.train import train
+from lightsheet.networks import build
+from training_data import blobs, write_lists
+
+
+def settings_for(folder: Path, name: str = "model", **changes: Any) -> TrainSettings:
+    """Six steps of a tiny network on tiny volumes, fp32 on the CPU."""
+    values: dict[str, Any] = {
+        "train_list": folder / "train.csv",
+        "val_list": folder / "val.csv",
+        "output_path": folder / name,
+        "data_root": folder,
+        "feat_channels": 2,
+        "patch_size": (8, 16, 16),
+        "samples_per_epoch": 4,
+        "batch_size": 1,
+        "epochs": 2,
+        "precision": "fp32",
+        "accelerator": "cpu",
+        "num_workers": 0,
+    }
+    return TrainSettings(**(values | changes))
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Network, average and optimizer state of the last checkpoint, flat."""
+    content = read_checkpoint(folder / "last.ckpt")
+    flat = {f"network {k}": v for k, v in content["network"].items()}
+    flat |= {f"average {k}": v for k, v in (content["average"] or {}).items()}
+    for number, state in content["optimizer"]["state"].items():
+        flat |= {f"optimizer {number} {k}": v for k, v in state.items()}
+    return flat
+
+
+def stop_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Press Ctrl-C while the given step is being computed."""
+    original = FusionModule.training_step
+
+    def step_with_signal(self: FusionModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.course.step + 1 == step:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(FusionModule, "training_step", step_with_signal)
+
+
+def record_samples(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the samples that are read, in their order."""
+    numbers: list[int] = []
+    original = PatchDataset.__getitem__
+
+    def noted(self: PatchDataset, number: int) -> Any:
+        numbers.append(number)
+        return original(self, number)
+
+    monkeypatch.setattr(PatchDataset, "__getitem__", noted)
+    return numbers
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "radam"])
+def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    write_lists(tmp_path)
+    straight, stopped = (settings_for(tmp_path, n, optimizer=optimizer) for n in ("straight", "stopped"))
+    numbers = record_samples(monkeypatch)
+    train(straight)
+    assert numbers == list(range(8))
+    numbers.clear()
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    assert read_checkpoint(stopped.logs / "last.ckpt")["step"] == 3
+    assert not stopped.output_path.exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    numbers.clear()
+    train(stopped)
+    assert numbers == list(range(3, 8))
+    first, second = weights_of(straight.logs), weights_of(stopped.logs)
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert different == []
+
+
+def test_metrics_of_a_resumed_run_have_each_epoch_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lists(tmp_path)
+    settings = settings_for(tmp_path, epochs=3)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 6)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    train(settings)
+    with (settings.logs / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "0"), ("1", "4"), ("2", "8"), ("3", "12")]
+    assert all(math.isfinite(float(row["loss"])) for row in rows)
+    assert list((settings.logs / "tensorboard").glob("events*"))
+
+
+def test_training_learns_and_the_folder_scores_what_it_says(tmp_path: Path) -> None:
+    write_lists(tmp_path, train=3, shape=(16, 32, 32))
+    settings = settings_for(
+        tmp_path,
+        feat_channels=4,
+        patch_size=(16, 32, 32),
+        samples_per_epoch=80,
+        learning_rate=5e-3,
+        epochs=1,
+        augmentations=Path("none"),
+    )
+    model = open_model(train(settings))
+    assert model.scores["n_ssim_tf"] > 0.1
+    assert model.scores["n_ssim_3d"] > 0.1
+    network = build(model.settings.network).eval()
+    network.load_state_dict(load_state(model))
+    view, fused = blobs((16, 32, 32), 3)
+    distance = np.broadcast_to(np.arange(16, dtype=np.float32)[:, None, None] - 4, view.shape)
+    channels = np.stack((view, np.tanh(distance / settings.distance_scale_um)))
+    with torch.inference_mode():
+        prediction = network(torch.from_numpy(channels)[None])[0, 0].numpy()
+    for reading, name in (("tf", "n_ssim_tf"), ("3d", "n_ssim_3d")):
+        got = nssim(prediction, view, fused, reading)  # type: ignore[arg-type]
+        assert got == pytest.approx(model.scores[name], abs=2e-4)
+
+
+def test_the_model_folder_says_all(tmp_path: Path) -> None:
+    write_lists(tmp_path, metadata={"simulated": "yes"})
+    model = open_model(train(settings_for(tmp_path)))
+    assert model.settings.image_groups == ("data/raw_image", "data/surface_distance")
+    assert model.settings.network["in_channels"] == 2
+    assert model.settings.patch_zyx == (8, 16, 16)
+    assert (model.settings.channel, model.settings.studies) == ("nucleus", (1,))
+    assert model.settings.training["steps"] == 8
+    assert model.fingerprint["volumes"] == 2
+    assert model.fingerprint["simulated"] is True
+    assert model.fingerprint["median"]["extent_um"] == [32.0, 12.0, 12.0]
+    card = (model.path / "README.md").read_text()
+    assert "2 simulated volumes; channel nucleus; studies 1" in card
+    assert "Trained on simulated data" in card
+    assert "image_2_nucleus_angle.h5" in card
+
+
+def test_weights_that_got_worse_are_not_kept(tmp_path: Path) -> None:
+    """With a huge learning rate training ruins the network; the untrained one, the identity, is kept."""
+    write_lists(tmp_path)
+    settings = settings_for(tmp_path, learning_rate=3.0, ema=0.0, epochs=1)
+    model = open_model(train(settings))
+    assert model.scores["step"] == 0
+    assert model.scores["n_ssim_tf"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_pictures_show_view_prediction_and_fused_side_by_side(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    settings = settings_for(tmp_path, epochs=1)
+    train(settings)
+    picture = imagecodecs.png_decode((settings.logs / "pictures" / "epoch_00000.png").read_bytes())
+    view, fused = blobs((16, 24, 24), 2)
+    for column, volume in ((0, view), (1, view), (2, fused)):
+        wanted = np.clip(np.concatenate((volume[8], volume[:, 12])), 0, 1) * 255
+        got = picture[:, 24 * column : 24 * (column + 1)]
+        np.testing.assert_allclose(got, wanted, atol=0.51)
+
+
+def test_a_finished_run_is_not_trained_again_and_a_lost_folder_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lists(tmp_path)
+    settings = settings_for(tmp_path)
+    before = open_model(train(settings)).settings.weights_sha256
+    settings.output_path.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(training, "_fit", lambda *_: pytest.fail("trained again"))
+    assert open_model(train(settings)).settings.weights_sha256 == before
+
+
+def test_more_epochs_go_on_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lists(tmp_path)
+    train(settings_for(tmp_path))
+    numbers = record_samples(monkeypatch)
+    train(settings_for(tmp_path, epochs=3))
+    assert numbers == list(range(8, 12))
+
+
+def test_no_resume_starts_anew_and_keeps_the_earlier_run_aside(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    settings = settings_for(tmp_path)
+    train(settings)
+    train(dataclasses.replace(settings, no_resume=True, seed=2))
+    aside = settings.logs.with_name("model.training.before_1")
+    assert read_checkpoint(aside / "last.ckpt")["settings"]["seed"] == 1337
+    assert read_checkpoint(settings.logs / "last.ckpt")["settings"]["seed"] == 2
+
+
+def test_time_limit_ends_training_with_a_low_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is a fake that moves by one second with each step, so that the limit is hit at step 30."""
+    write_lists(tmp_path)
+    monkeypatch.setattr(Course, "elapsed_s", property(lambda course: float(course.step)))
+    settings = settings_for(tmp_path, epochs=1000, max_minutes=0.5)
+    model = open_model(train(settings))
+    assert model.settings.training["steps"] == 30
+    with (settings.logs / "metrics.csv").open() as stream:
+        last = list(csv.DictReader(stream))[-1]
+    assert last["step"] == "30"
+    assert float(last["learning_rate"]) < 0.02 * settings.learning_rate
+
+
+def test_course_follows_steps_or_clock() -> None:
+    assert Course(steps=100, step=25).progress == 0.25
+    assert Course(steps=100, seconds=10.0, step=25, spent_s=5.0).progress == 0.5
+    assert Course(steps=100, seconds=10.0, step=100, spent_s=1.0).progress == 1.0
+
+
+def test_learning_rate_rises_then_falls_to_a_hundredth() -> None:
+    assert rate_factor("cosine", 0, 0.0) == pytest.approx(1 / 20)
+    assert rate_factor("cosine", 50, 0.0) == 1.0
+    assert rate_factor("cosine", 500, 0.5) == pytest.approx(0.505)
+    assert rate_factor("cosine", 999, 1.0) == pytest.approx(0.01)
+    assert rate_factor("constant", 0, 0.9) == 1.0
+
+
+def test_average_follows_its_recursion() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        network.weight[:] = 4.0
+    average = WeightAverage(network, 0.9)
+    wanted = 4.0
+    for step in range(200):
+        with torch.no_grad():
+            network.weight[:] = float(step)
+        average.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * step
+    assert average.state["weight"].item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["folder", "checkpoint"])
+def test_pretrained_weights_are_the_start(tmp_path: Path, kind: str) -> None:
+    write_lists(tmp_path)
+    first = settings_for(tmp_path, "first")
+    folder = train(first)
+    source = folder if kind == "folder" else first.logs / "last.ckpt"
+    wanted = load_state(open_model(folder)) if kind == "folder" else read_checkpoint(source)["average"]
+    second = settings_for(
+        tmp_path, "second", pretrained=source, learning_rate=1e-30, ema=0.0, weight_decay=0.0
+    )
+    train(second)
+    got = read_checkpoint(second.logs / "last.ckpt")["network"]
+    assert all(torch.allclose(got[name], wanted[name], rtol=0, atol=1e-20) for name in wanted)
+
+
+class TestBadInput:
+    def test_pretrained_weights_of_another_network(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        folder = train(settings_for(tmp_path, "first", epochs=1))
+        message = (
+            r"--pretrained .*first: expected weights of this network, .* \(4, 2, 3, 3, 3\), got \(2, 2, 3"
+        )
+        with pytest.raises(ModelError, match=message):
+            train(settings_for(tmp_path, feat_channels=4, pretrained=folder))
+
+    def test_pretrained_weights_that_are_not_there(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        with pytest.raises(ModelError, match=r"--pretrained .*none: expected a model folder or a checkpoint"):
+            train(settings_for(tmp_path, pretrained=tmp_path / "none"))
+
+    def test_checkpoint_of_another_run(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        train(settings_for(tmp_path, epochs=1))
+        message = "last.ckpt: expected a run with --learning_rate 0.5, got one with .*--no_resume"
+        with pytest.raises(SettingsError, match=message):
+            train(settings_for(tmp_path, learning_rate=0.5))
+
+    def test_damaged_checkpoint(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        settings = settings_for(tmp_path)
+        settings.logs.mkdir()
+        (settings.logs / "last.ckpt").write_bytes(b"half a checkpoint")
+        with pytest.raises(ModelError, match=r"last.ckpt: expected a checkpoint, .*--no_resume"):
+            train(settings)
+
+    def test_loss_that_is_not_finite(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        settings = settings_for(tmp_path, learning_rate=1e30, ema=0.0, gradient_clip=0.0)
+        with pytest.raises(SettingsError, match=r"finite loss, got .* at step \d+; .*--learning_rate"):
+            train(settings)
+
+    def test_fp16_on_a_cpu(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        with pytest.raises(SettingsError, match="--precision fp16: expected bf16 or fp32 on a CPU"):
+            train(settings_for(tmp_path, precision="fp16"))
+
+    @pytest.mark.parametrize("depth", [8, 16])
+    def test_bf16_on_a_cpu_with_a_level_of_two_planes(self, tmp_path: Path, depth: int) -> None:
+        write_lists(tmp_path)
+        settings = settings_for(tmp_path, precision="bf16", patch_size=(depth, 16, 16))
+        with pytest.raises(SettingsError, match="--precision bf16: expected patches without a level of two"):
+            train(settings)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+    def test_gpu_that_is_not_there(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        with pytest.raises(SettingsError, match="--accelerator gpu: expected a GPU"):
+            train(settings_for(tmp_path, accelerator="gpu"))
+
+
+@pytest.mark.parametrize("depth", [8, 16, 24, 32, 40, 64])
+def test_gradients_in_the_precision_chosen_for_a_patch_are_finite_and_near_those_of_fp32(depth: int) -> None:
+    """In bf16, layers of two planes would take memory that was never written; here it holds NaN."""
+    settings = TrainSettings(Path(), Path(), Path())
+    patch = (depth, 16, 16)
+    chosen = training._arithmetic(settings, "cpu", patch, (8, 8, 8))
+    assert depth in (24, 32, 40, 64) or chosen == "fp32"
+    torch.manual_seed(0)
+    network = build({"name": "unet3d", "in_channels": 2, "features": 16})
+    volume = torch.randn(1, 2, *patch)
+    gradients = []
+    for bf16 in (False, chosen == "bf16"):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = network(volume).float().square().mean()
+        del_soon = [torch.full((1 << n,), math.nan) for n in range(6, 21) for _ in range(3)]
+        del del_soon
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    exact, got = gradients
+    assert ((got - exact).norm() / exact.norm()).item() < 0.1
+
+
+def test_settings_are_kept_as_plain_values_in_the_folder(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    model = train(settings_for(tmp_path, epochs=1))
+    content = json.loads((model / "settings.json").read_text())
+    assert content["training"]["ssim_tf_weight"] == settings_for(tmp_path).ssim_tf_weight
+    assert content["training"]["augmentations"]["rot90"] == 0.75
