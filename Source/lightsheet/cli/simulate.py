@@ -10,6 +10,7 @@ from lightsheet.cli.args import EXIT_OK, run_command
 from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.progress import LOG
+from lightsheet.simulate.presets import DEFAULT_MISREGISTRATION_UM, DEFAULT_SCALE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +35,10 @@ class SimulateSettings:
     count: int = 12
     """images of each channel"""
     study: int | None = None
-    """study of the challenge whose size, voxel size and optics are imitated (1 to 5); default 1, or what
-    the real stack says"""
+    """study whose size, voxel size and optics are imitated (1 to 5); default 1, or the real stack's"""
     channel: Literal["nucleus", "membrane", "both"] | None = None
-    """what is stained (membrane: studies 1 and 3 only); default nucleus, or what the real stack says"""
-    scale: float = 0.2
+    """what is stained (membrane: studies 1 and 3 only); default nucleus, or the real stack's"""
+    scale: float = DEFAULT_SCALE
     """size along each axis as a share of the study's own; voxels grow as far as a nucleus stays 10 voxels
     wide (5 in Z), beyond that the specimen is smaller"""
     shape: ZYX | None = None
@@ -47,7 +47,7 @@ class SimulateSettings:
     """voxel size Z,Y,X in micrometres instead of the study's or of what the real stack says"""
     views: int | None = None
     """views that are fused, 2 to 4; default: the study's"""
-    misregistration_um: float = 0.2
+    misregistration_um: float = DEFAULT_MISREGISTRATION_UM
     """standard deviation of the shift that registration left in each fused view but the first, micrometres"""
     seed: int = 0
     """same seed, same bytes"""

@@ -12,11 +12,16 @@ from lightsheet.simulate.fusion import ContentFusion
 from lightsheet.simulate.grids import Floats, Labels
 from lightsheet.simulate.optics import draw_views
 from lightsheet.simulate.phantoms import make_phantom
-from lightsheet.simulate.presets import Preset, checked_shape, preset_for
+from lightsheet.simulate.presets import (
+    DEFAULT_MISREGISTRATION_UM,
+    DEFAULT_SCALE,
+    Preset,
+    checked_shape,
+    preset_for,
+)
 from lightsheet.simulate.tissue import tissue_of_envelope, tissue_of_volume
 from lightsheet.simulate.views import degrade, to_counts
 
-DEFAULT_SCALE = 0.2
 PHANTOM = "simulated specimen seen by the forward model"
 FROM_REAL = "view made from a real stack by the forward model"
 SIGNAL_COUNTS = (1000.0, 3500.0)
@@ -58,7 +63,7 @@ def simulate_pair(
     scale: float = DEFAULT_SCALE,
     spacing_um: SpacingUm | None = None,
     views: int | None = None,
-    misregistration_um: float = 0.2,
+    misregistration_um: float = DEFAULT_MISREGISTRATION_UM,
 ) -> SimulatedPair:
     """Simulate one specimen, see it from several sides and fuse.
 

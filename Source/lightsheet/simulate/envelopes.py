@@ -51,12 +51,6 @@ class Envelope:
         where = (points_um / step - 0.5).T
         return np.asarray(ndimage.map_coordinates(self.depth_um, where, order=1, mode="nearest"), float)
 
-    def extent_um(self, axis: int) -> float:
-        """Length of the specimen along an axis in micrometres."""
-        inside = np.flatnonzero((self.depth_um > 0).any(axis=tuple(k for k in range(3) if k != axis)))
-        step = coarse_spacing(self.spacing_um, self.factors)[axis]
-        return float(inside[-1] - inside[0] + 1) * step if inside.size else step
-
     def field_um(self) -> Points:
         """Size (z, y, x) of the field in micrometres."""
         return np.asarray(np.array(self.shape_zyx) * np.array(self.spacing_um), np.float64)

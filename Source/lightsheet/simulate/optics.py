@@ -7,7 +7,7 @@ import numpy as np
 
 from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import SettingsError
-from lightsheet.simulate.presets import Preset
+from lightsheet.simulate.presets import DEFAULT_MISREGISTRATION_UM, Preset
 
 FEWEST_VIEWS = 2
 MOST_VIEWS = 4
@@ -109,7 +109,7 @@ def draw_views(
     rng: np.random.Generator,
     extents_um: SpacingUm,
     views: int | None = None,
-    misregistration_um: float = 0.2,
+    misregistration_um: float = DEFAULT_MISREGISTRATION_UM,
 ) -> tuple[Optics, ...]:
     """Draw the views of one specimen; the first is the single view, all of them are fused.
 

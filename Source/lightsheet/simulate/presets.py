@@ -13,6 +13,9 @@ from lightsheet.core.errors import SettingsError
 
 Shape = Literal["ellipsoid", "bent", "lobed"]
 
+DEFAULT_SCALE = 0.2
+DEFAULT_MISREGISTRATION_UM = 0.2
+
 VOXELS_ACROSS_NUCLEUS_XY = 10.0
 VOXELS_ACROSS_NUCLEUS_Z = 5.0
 SMALLEST_VOLUME: ZYX = (8, 32, 32)
