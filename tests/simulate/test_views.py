@@ -188,6 +188,8 @@ def test_second_view_is_the_specimen_turned_by_half_a_turn(study):
     assert (one.illumination_axis, one.detection_axis) == (two.illumination_axis, two.detection_axis)
     assert one.illumination_from_high != two.illumination_from_high
     assert one.detection_from_high != two.detection_from_high
+    assert not one.illumination_from_high
+    assert not one.detection_from_high
     assert one.misregistration_um == (0, 0, 0)
     assert two.misregistration_um != (0, 0, 0)
 

@@ -27,7 +27,7 @@ from lightsheet.simulate.presets import preset_for
 
 SIDECAR = "simulation.json"
 REAL_TARGET = "real stack, not simulated; its view is made by the forward model"
-VERSION = 1
+VERSION = 2
 """Raised when the same settings give other images, so that files of an older version are made again."""
 
 

@@ -115,7 +115,9 @@ def draw_views(
 
     The second view is the first after the specimen was turned by half a turn, so both light and camera
     come from the other side. The third and fourth exchange one side each (a microscope with two sheets);
-    in a study that fades along all axes they are the first two after a quarter turn.
+    in a study that fades along all axes they are the first two after a quarter turn. The single view is
+    always lit and seen from the low ends of its axes, since the arms of a microscope do not move between
+    the specimens of a study.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def draw_views(
     misregistration_um : standard deviation per axis of the shift left in each view but the first
     """
     count = checked_views(preset.views if views is None else views)
-    sideways = [axis for axis in preset.decay_axes if axis != 0] or [1, 2]
+    sideways = [axis for axis in preset.decay_axes if axis != 0] or [2]
     light = int(rng.choice(sideways))
     quarter = len(preset.decay_axes) > 1
     light_depth = rng.uniform(*preset.illumination_depth)
@@ -148,7 +150,6 @@ def draw_views(
         "illumination_loss_per_um": light_depth * (per_um or 1.0 / extents_um[light]),
         "detection_loss_per_um": camera_depth * (per_um or 1.0 / extents_um[0]),
     }
-    light_high, camera_high = bool(rng.integers(2)), bool(rng.integers(2))
     result: list[Optics] = []
     for axes, flips in islice(_sides((light, 0), quarter), count):
         shift = rng.normal(0, misregistration_um, 3) if result else np.zeros(3)
@@ -156,8 +157,8 @@ def draw_views(
             Optics(
                 illumination_axis=axes[0],
                 detection_axis=axes[1],
-                illumination_from_high=light_high ^ flips[0],
-                detection_from_high=camera_high ^ flips[1],
+                illumination_from_high=flips[0],
+                detection_from_high=flips[1],
                 sheet_waist_at=rng.uniform(0.4, 0.6),
                 misregistration_um=(float(shift[0]), float(shift[1]), float(shift[2])),
                 **common,
