@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANNELS = ("nucleus", "membrane")
-GROUPS = "data/raw_image,data/surface_distance"
+GROUPS = "data/raw_image,data/surface_distance,data/light_map"
 
 
 def main() -> int:
