@@ -48,6 +48,9 @@ def main() -> int:
         )
     folders = ["--prediction", demo / "fused", "--fused", demo / "tiff", "--view", demo / "tiff"]
     run("evaluate_script.py", *folders, "--out", demo / "report")
+    import picture
+
+    picture.draw(demo / "report", demo / "fused", demo / "tiff", demo / "demo.png")
     minutes = (time.monotonic() - started) / 60
     sys.stdout.write(f"demo: done in {minutes:.1f} minutes; open {demo / 'report' / 'report.html'}\n")
     return 0
