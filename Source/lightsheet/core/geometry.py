@@ -17,7 +17,7 @@ from lightsheet.core.hull import Hull, hull_of_points
 from lightsheet.core.intensity import Normalization, Slabs
 from lightsheet.core.light import LightRays, light_direction, trace_light
 from lightsheet.core.specimen import find_specimen, surface_points
-from lightsheet.core.survey import Survey, block_for, survey_volume
+from lightsheet.core.survey import Survey, block_for, check_shape, survey_volume
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def specimen_geometry(
     """
     chosen = settings or GeometrySettings()
     shape: ZYX = data.shape if isinstance(data, np.ndarray) else data.info.shape_zyx
+    check_shape(shape, source)
     check_spacing(spacing_um, source)
     survey = survey_volume(data, block_for(shape, spacing_um, chosen.survey_cells), source)
     return geometry_of_survey(survey, spacing_um, chosen, source, normalization)

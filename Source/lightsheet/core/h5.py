@@ -142,7 +142,12 @@ class ConvertedVolume:
             try:
                 voxels: NDArray[Any] = file[name][z0:z1, y0:y1, x0:x1]
             except OSError as error:
-                raise _unreadable(self.path, error) from error
+                if not _is_filter_missing(error):
+                    raise VolumeError(
+                        f"{self.path}: expected readable voxels, got damaged ones ({error}); convert again"
+                    ) from error
+                load_fast_filter(str(self.path))
+                voxels = file[name][z0:z1, y0:y1, x0:x1]
         return voxels
 
     def _interpolated(self, name: str, step: ZYX, bounds: tuple[tuple[int, int], ...]) -> NDArray[np.float32]:
@@ -200,6 +205,8 @@ def _plain(value: Any) -> Any:
     """Attributes as Python numbers, text and lists."""
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, h5py.Empty):
+        return None
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -266,8 +273,20 @@ def _open(path: Path) -> h5py.File:
         raise VolumeError(f"{path}: expected an HDF5 file, got one that can't be opened ({error})") from error
 
 
-def _unreadable(path: Path, error: OSError) -> Exception:
-    """Name the missing library when a fast filter was used, else say that the file is damaged."""
-    if "filter" in str(error) or "plugin" in str(error):
-        return MissingExtraError(f"{path}: written with a fast filter; to read it, {FAST_FILTER_HINT}")
-    return VolumeError(f"{path}: expected readable voxels, got a damaged file ({error}); convert again")
+def load_fast_filter(what: str) -> Any:
+    """Register the filters of hdf5plugin with HDF5 and return the library.
+
+    Raises
+    ------
+    MissingExtraError
+        When it isn't installed, naming the command that installs it.
+    """
+    try:
+        import hdf5plugin
+    except ImportError as error:
+        raise MissingExtraError(f"{what}: needs the library hdf5plugin; {FAST_FILTER_HINT}") from error
+    return hdf5plugin
+
+
+def _is_filter_missing(error: OSError) -> bool:
+    return "filter" in str(error) or "plugin" in str(error)

@@ -15,16 +15,15 @@ import imagecodecs
 import numpy as np
 
 from lightsheet.core.axes import RAW_IMAGE, ZYX
-from lightsheet.core.errors import MissingExtraError
 from lightsheet.core.grid import NodeGrid
 from lightsheet.core.h5 import (
-    FAST_FILTER_HINT,
     STEP,
     STORED,
     STORED_COUNTS,
     STORED_NODES,
     STORED_NORMALIZED,
     STORED_VOXELS,
+    load_fast_filter,
     nodes_name,
 )
 from lightsheet.core.intensity import Normalization, Slabs
@@ -158,11 +157,7 @@ def fast_filter_options() -> dict[str, Any]:
     MissingExtraError
         When hdf5plugin isn't installed.
     """
-    try:
-        import hdf5plugin
-    except ImportError as error:
-        raise MissingExtraError(f"--fast_filter: expected hdf5plugin; {FAST_FILTER_HINT}") from error
-    return dict(hdf5plugin.Bitshuffle(cname="lz4"))
+    return dict(load_fast_filter("--fast_filter").Bitshuffle(cname="lz4"))
 
 
 def _store_first(pending: deque[tuple[FieldWriter, ZYX, Future[bytes]]]) -> None:

@@ -1,9 +1,10 @@
 """Convex hull of the specimen and the exact signed distance to it, without a voxel mask.
 
 The distance of a point to a convex body is the largest of its distances to the body's supporting
-planes, negated. Inside, the planes of the hull's faces decide. Outside, where the nearest point is an
-edge or a corner, planes of further directions do (R. T. Rockafellar, Convex Analysis, 1970, section 13:
-support functions). With the directions used here the distance outside is at most 0.1 percent too small.
+planes, negated (R. T. Rockafellar, Convex Analysis, 1970, section 13: support functions). Inside, the planes
+of the hull's faces decide, exactly. Outside, where the nearest point is an edge or a corner, planes through
+it do: along each edge some between its two faces, and for corners some in directions spread over the sphere.
+With the directions used here the distance outside is at most 0.1 percent too small.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from lightsheet.core.jit import compiled
 
 # Directions spread over the sphere: neighbours are about 3 degrees apart.
 _DIRECTIONS = 4096
+# Edges whose faces differ by less than this need no planes between, in radians.
+_EDGE_ANGLE = np.deg2rad(3.0)
 _MOST_VERTICES = 1024
 _BLOCK = 4
 _SUPERBLOCK = 16
@@ -31,7 +34,7 @@ class Hull:
 
     Attributes
     ----------
-    normals, offsets : planes of the faces, then supporting planes of further directions; a point ``p`` is
+    normals, offsets : planes of the faces, then further supporting planes; a point ``p`` is
         inside where ``normals @ p + offsets <= 0`` for all
     faces : number of planes that are faces
     vertices : corners (N, 3)
@@ -87,14 +90,36 @@ def hull_of_points(points_um: NDArray[np.float64], source: str) -> Hull:
         vertices = vertices[hull.vertices]
     # Faces of one plane come as several triangles; once is enough.
     planes = np.unique(np.round(hull.equations, 9), axis=0)
+    edges = _edge_planes(hull)
     support = np.concatenate([(part @ vertices.T).max(axis=1) for part in np.array_split(directions, 16)])
     return Hull(
-        normals=np.vstack([planes[:, :3], directions]),
-        offsets=np.concatenate([planes[:, 3], -support]),
+        normals=np.vstack([planes[:, :3], edges[:, :3], directions]),
+        offsets=np.concatenate([planes[:, 3], edges[:, 3], -support]),
         faces=len(planes),
         vertices=vertices,
         volume_um3=float(hull.volume),
     )
+
+
+def _edge_planes(hull: ConvexHull) -> NDArray[np.float64]:
+    """Planes (N, 4) through the sharper edges, with normals between those of the edge's two faces."""
+    face, corner = np.divmod(np.arange(hull.neighbors.size), 3)
+    other = hull.neighbors[face, corner]
+    # Each edge is seen from both of its faces; one of them does.
+    face, corner, other = (part[face < other] for part in (face, corner, other))
+    first, second = hull.equations[face, :3], hull.equations[other, :3]
+    angle = np.arccos(np.clip((first * second).sum(axis=1), -1.0, 1.0))
+    parts = np.ceil(angle / _EDGE_ANGLE).astype(int)
+    on_edge = hull.points[hull.simplices[face, (corner + 1) % 3]]
+    found = [np.empty((0, 4))]
+    for step in range(1, int(parts.max(initial=1))):
+        chosen = parts > step
+        turn = (angle * step)[chosen] / parts[chosen]
+        weights = np.stack([np.sin(angle[chosen] - turn), np.sin(turn)]) / np.sin(angle[chosen])
+        normals = weights[0][:, None] * first[chosen] + weights[1][:, None] * second[chosen]
+        offsets = -(normals * on_edge[chosen]).sum(axis=1)
+        found.append(np.hstack([normals, offsets[:, None]]))
+    return np.vstack(found)
 
 
 def _sphere(count: int) -> NDArray[np.float64]:

@@ -120,8 +120,7 @@ def percentiles_of_slabs(
         table = np.zeros(_LEVELS, np.int64)
         for piece in _chain(first, iterator):
             table += histogram(piece)
-        low, high = percentiles_of_histogram(table, q)
-        return low + lowest, high + lowest
+        return percentiles_of_histogram(table, q, lowest)
     if iter(slabs) is slabs:
         pieces = [first, *iterator]
     return _percentiles_of_floats(pieces, q)
@@ -145,15 +144,22 @@ def histogram(counts: NDArray[Any]) -> NDArray[np.int64]:
     return total
 
 
-def percentiles_of_histogram(table: NDArray[np.int64], q: tuple[float, float]) -> tuple[float, float]:
-    """Percentiles (linear interpolation between order statistics, as numpy) of a table of counts."""
+def percentiles_of_histogram(
+    table: NDArray[np.int64], q: tuple[float, float], lowest: int = 0
+) -> tuple[float, float]:
+    """Percentiles (linear interpolation between order statistics, as numpy) of voxels counted by number.
+
+    Parameters
+    ----------
+    lowest : number that the first entry of ``table`` counts
+    """
     below = np.cumsum(table)
     voxels = int(below[-1])
     if voxels == 0:
         raise VolumeError("percentiles: expected at least one voxel, got an empty volume")
 
     def value_at(rank: int) -> float:
-        return float(np.searchsorted(below, rank, side="right"))
+        return float(np.searchsorted(below, rank, side="right") + lowest)
 
     low, high = (_between(value_at, voxels, percent) for percent in q)
     return low, high

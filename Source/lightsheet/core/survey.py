@@ -42,6 +42,12 @@ class Survey:
     saturated: float
 
 
+def check_shape(shape: tuple[int, ...], source: str) -> None:
+    """Refuse what isn't a volume (Z, Y, X)."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise VolumeError(f"{source}: expected a volume (Z, Y, X), got the shape {shape}")
+
+
 def block_for(shape_zyx: ZYX, spacing_um: SpacingUm, cells: int) -> ZYX:
     """Voxels per block, so that blocks are about as long as wide in micrometres and about ``cells`` many.
 
@@ -62,8 +68,7 @@ def survey_volume(data: NDArray[Any] | Slabs, block_zyx: ZYX, source: str) -> Su
         When the volume is not 3D, or all voxels have the same number, or most are saturated.
     """
     shape: ZYX = data.shape if isinstance(data, np.ndarray) else data.info.shape_zyx
-    if len(shape) != 3 or min(shape) < 1:
-        raise VolumeError(f"{source}: expected a volume (Z, Y, X), got the shape {shape}")
+    check_shape(shape, source)
     sums = np.zeros([-(-n // b) for n, b in zip(shape, block_zyx, strict=True)], np.float64)
     table = np.zeros(_LEVELS, np.int64)
     counts = False
