@@ -93,6 +93,18 @@ def test_specimen_on_bright_dim_and_decaying_background_is_found() -> None:
         assert np.abs(distance - truth).mean() < 1.0, (background, inside)
 
 
+def test_hull_spans_scattered_parts_but_not_debris() -> None:
+    grid = places((40, 120, 120), (1, 1, 1))
+    mean = np.full((40, 120, 120), 100.0)
+    for centre, radius in (((12, 20, 20), 8), ((27, 60, 62), 7), ((20, 20, 100), 6), ((20, 110, 8), 2)):
+        mean += 900 * (sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) < radius**2)
+    counts = np.random.default_rng(0).poisson(mean).astype(np.uint16)
+    distance = specimen_geometry(counts, (1.0, 1.0, 1.0)).surface_distance(ALL)
+    inside = [distance[12, 20, 20], distance[27, 60, 62], distance[20, 20, 100]]
+    assert min(inside) > 4
+    assert distance[20, 110, 8] < -30
+
+
 def test_hull_distance_beyond_faces_edges_and_corners_of_a_box() -> None:
     low, high = np.array([10.0, 20.0, 30.0]), np.array([30.0, 50.0, 40.0])
     corners = np.array([[z, y, x] for z in (10.0, 30.0) for y in (20.0, 50.0) for x in (30.0, 40.0)])

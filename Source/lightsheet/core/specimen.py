@@ -16,6 +16,7 @@ _SMOOTHING_CELLS = 1.0
 _HISTOGRAM_BINS = 256
 # Fewer cells than this are noise rather than a specimen.
 _FEWEST_CELLS = 8
+_SHARE_OF_LARGEST = 0.1
 # How far inside its border a specimen's brightness is looked up.
 _EDGE_CELLS = 3
 
@@ -39,12 +40,13 @@ class Specimen:
 
 
 def find_specimen(survey: Survey, source: str) -> Specimen:
-    """Threshold the smoothed picture and keep the largest connected part.
+    """Threshold the smoothed picture and keep the largest connected part, without debris.
 
     The threshold is Otsu's on the square root of the intensity above the darkest cell: on plain intensities
     bright nuclei decide and the dim side of a specimen is lost; the root evens out photon noise (Anscombe,
-    Biometrika 1948). Parts count as connected across gaps of a tenth of the volume, so that a specimen
-    which shows only single nuclei is not cut down to one of them.
+    Biometrika 1948). Parts count as connected across gaps of a tenth of the volume, and parts of at
+    least a tenth of the largest are kept beside it, so that a specimen of which only scattered nuclei are
+    seen is not cut down to some of them.
 
     Raises
     ------
@@ -67,7 +69,8 @@ def find_specimen(survey: Survey, source: str) -> Specimen:
     sizes[0] = 0
     if sizes.max() < min(_FEWEST_CELLS, bright.size // 2):
         raise VolumeError(f"{source}: expected a specimen brighter than its background, got none above noise")
-    mask = labels == int(sizes.argmax())
+    kept = sizes >= max(1.0, _SHARE_OF_LARGEST * sizes.max())
+    mask = kept[labels]
     background = float(np.median(smooth[~mask])) if not mask.all() else darkest
     return Specimen(mask, smooth, threshold, min(background, threshold))
 
