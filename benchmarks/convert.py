@@ -13,6 +13,7 @@ Exit code 1 when a bar is missed.
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -106,6 +107,7 @@ def fresh(step: str, folder: Path) -> dict[str, float]:
 def measure(folder: Path, work: Callable[[], Any]) -> dict[str, float]:
     """Time ``work`` between two measurements of the floor, the quicker of which counts."""
     before = floor(folder)
+    settle()
     peak = peak_gib()
     started = time.perf_counter()
     work()
@@ -117,6 +119,7 @@ def measure(folder: Path, work: Callable[[], Any]) -> dict[str, float]:
 
 def floor(folder: Path) -> float:
     """Seconds of one read plus one write of the raw bytes through the page cache."""
+    settle()
     buffer = memoryview(bytearray(BLOCK))
     copy = folder / "floor.bin"
     started = time.perf_counter()
@@ -126,6 +129,11 @@ def floor(folder: Path) -> float:
     seconds = time.perf_counter() - started
     copy.unlink()
     return seconds
+
+
+def settle() -> None:
+    """Wait until what was written before has reached the disk, so that it slows nothing down."""
+    os.sync()
 
 
 def peak_gib() -> float:
