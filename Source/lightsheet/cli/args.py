@@ -8,6 +8,7 @@ be written with commas or spaces (``--patch_size 64,256,256``), flags keep their
 import contextlib
 import dataclasses
 import errno
+import inspect
 import io
 import json
 import sys
@@ -24,6 +25,11 @@ from lightsheet.core.files import explain_os_error
 from lightsheet.core.progress import log_to_stderr
 
 S = TypeVar("S")
+
+_SHARED_HELP = (
+    "Lists are written with commas or spaces: 1,2,3 or 1 2 3. --settings FILE.json gives any of the flags by "
+    "their names; those on the command line win."
+)
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -80,6 +86,7 @@ def _parse(settings_type: type[S], arguments: list[str], prog: str) -> S:
             return tyro.cli(
                 settings_type,
                 prog=prog,
+                description=f"{inspect.cleandoc(settings_type.__doc__ or '')}\n\n{_SHARED_HELP}",
                 args=arguments,
                 use_underscores=True,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
