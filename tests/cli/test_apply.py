@@ -15,6 +15,7 @@ from lightsheet.core.errors import NotFoundError, SettingsError
 from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_volume, write_volume
+from lightsheet.fuse.loaded_model import LoadedModel
 from lightsheet.networks import VolumeNetwork, build
 
 SPACING = (2.0, 0.5, 0.4)
@@ -147,6 +148,29 @@ def test_what_is_done_again(tmp_path: Path, model: Path, caplog: pytest.LogCaptu
     write_view(view, seed=5)
     assert [kept(), kept()] == [False, True]
     assert not kept(by=make_model(tmp_path / "n", trained=True))
+
+
+def test_a_stopped_run_leaves_nothing_half_written_and_goes_on(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a_angle.tif", "b_angle.tif"):
+        write_view(tmp_path / "in" / name)
+    run, passes = LoadedModel.run, []
+
+    def stopped(self: LoadedModel, tile: np.ndarray) -> np.ndarray:
+        passes.append(tile.shape)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return run(self, tile)
+
+    monkeypatch.setattr(LoadedModel, "run", stopped)
+    command = [str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]
+    assert main(command) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_angle.tif"]
+    assert main(command) == 0
+    assert len(passes) == 3
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_angle.tif", "b_angle.tif"]
 
 
 def test_of_several_models_each_image_gets_its_own(

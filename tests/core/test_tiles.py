@@ -84,10 +84,17 @@ def test_window_of_two_tiles_against_the_formula() -> None:
     np.testing.assert_allclose(left.window[10:], rise[::-1], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("reach", "halo"), [(0, 0), (3, 3), (8, 8), (9, 4), (50, 4), (None, 4)])
+@pytest.mark.parametrize(("reach", "halo"), [(0, 0), (3, 3), (8, 8), (9, 6), (50, 6), (None, 4)])
 def test_halo_is_the_receptive_field_where_the_overlap_holds_it_twice(reach: int | None, halo: int) -> None:
     wanted = None if reach is None else (0, reach, 0)
     assert plan_tiles((1, 80, 1), (1, 32, 1), (0, 16, 0), (1, 8, 1), wanted).halo_zyx == (0, halo, 0)
+
+
+def test_a_network_of_one_size_keeps_it_beyond_the_volume() -> None:
+    volume = np.random.default_rng(0).normal(0, 1, (5, 9, 20)).astype(np.float32)
+    plan = plan_tiles((5, 9, 20), (16, 16, 16), (4, 4, 4), (8, 8, 8), None, cut=False)
+    assert plan.tile_zyx == (16, 16, 16)
+    np.testing.assert_allclose(blend(plan, volume), volume, atol=1e-6)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 3, 5])

@@ -282,7 +282,7 @@ def test_little_is_computed_twice_on_the_shapes_of_all_studies(shape: ZYX) -> No
     runner = runner_of(network, (60, 60, 60), settings, per_voxel=704.0)
     plan = plan_prediction(shape, runner, Limits(12 * GIB))
     assert plan.tiles.redundancy <= 1.6
-    assert plan.tiles.overlap_zyx == (16, 32, 32)
+    assert plan.tiles.overlap_zyx == (24, 32, 32)
     assert 2 * GIB < plan.memory <= 12 * GIB
     # Less memory: smaller tiles, more work.
     little = plan_prediction(shape, runner, Limits(3 * GIB))
@@ -302,14 +302,28 @@ def test_networks_with_statistics_of_the_tile_keep_their_patch() -> None:
     runner = runner_of(network, (60, 60, 60), settings)
     plan = plan_prediction((65, 200, 300), runner, Limits(PLENTY))
     assert plan.tiles.tile_zyx == (32, 64, 64)
-    assert plan.tiles.overlap_zyx == (16, 16, 16)
+    assert plan.tiles.overlap_zyx == (16, 24, 24)
     assert plan.tiles.halo_zyx != (60, 60, 60)
 
 
 def test_overlap_is_no_more_than_twice_the_receptive_field_and_half_a_tile() -> None:
     runner = runner_of(SmallNetwork(), (3, 9, 60))
-    assert default_overlap((64, 64, 256), runner) == (6, 16, 32)
-    assert default_overlap((16, 16, 16), runner) == (6, 8, 8)
+    assert default_overlap((64, 64, 256), runner) == (6, 18, 32)
+    assert default_overlap((64, 64, 256), runner, 8) == (6, 8, 32)
+    plan = plan_prediction((64, 64, 64), runner, Limits(PLENTY, patch_zyx=(16, 16, 16)))
+    assert plan.tiles.overlap_zyx == (6, 8, 8)
+
+
+def test_little_memory_makes_the_overlap_smaller_rather_than_the_work_many_times_larger() -> None:
+    settings = ModelSettings({"name": "test"}, (RAW_IMAGE,), 50.0, 100.0, (64, 256, 256))
+    network = SmallNetwork()
+    network.stride_zyx = (8, 8, 8)
+    runner = runner_of(network, (60, 60, 60), settings, per_voxel=704.0)
+    plan = plan_prediction((309, 1920, 1920), runner, Limits(GIB))
+    assert plan.memory <= GIB
+    assert plan.tiles.redundancy < 5
+    kept = plan_prediction((309, 1920, 1920), runner, Limits(GIB, overlap_zyx=(24, 32, 32)))
+    assert kept.tiles.redundancy > 10
 
 
 def test_a_network_of_one_size_gets_that_size() -> None:

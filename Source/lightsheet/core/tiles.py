@@ -145,9 +145,9 @@ def plan_tiles(
     overlap_zyx : least overlap of neighbours, which are spread evenly and may overlap more
     stride_zyx : tiles begin at multiples of this
     halo_zyx : receptive field of the network to one side. Where the overlap holds it twice, this much is
-        thrown away and the result does not depend on the tiles. Otherwise a quarter of the overlap is
-        thrown away at each side, where a network's border effects are largest, and half of it is blended.
-        None: unlimited receptive field.
+        thrown away and the result does not depend on the tiles. Otherwise three eighths of the overlap are
+        thrown away at each side, where a network's border effects are largest, and a quarter is blended.
+        None: unlimited; a quarter is thrown away at each side and half of the overlap is blended.
     cut : cut tiles down to an axis that is shorter; False for networks that take one size only
 
     Raises
@@ -222,7 +222,9 @@ def _halo(starts: list[int], tile: int, reach: int | None) -> int:
     if len(starts) == 1:
         return 0
     overlap = tile - max(b - a for a, b in pairwise(starts))
-    return reach if reach is not None and 2 * reach <= overlap else overlap // 4
+    if reach is None:
+        return overlap // 4
+    return reach if 2 * reach <= overlap else overlap * 3 // 8
 
 
 def _spans(size: int, tile: int, starts: list[int], halo: int) -> tuple[Span, ...]:

@@ -16,10 +16,12 @@ class FusionSettings:
     patch_size: ZYX | None = None
     """tile in voxels Z,Y,X, multiples of the network's stride; default: fitted to volume and memory"""
     overlap: ZYX | None = None
-    """least overlap of tiles in voxels Z,Y,X; default an eighth of the training patch, at least 16"""
+    """least overlap of tiles in voxels Z,Y,X; default an eighth of the training patch, at least 24;
+    less for networks that see less, and where memory is short"""
     device: Device = "auto"
     """where the network runs; auto takes a GPU if there is one"""
     precision: Precision = "auto"
     """numbers the network computes with; auto is fp32 on a CPU, bf16 or fp16 on a GPU"""
     memory_gb: float | None = None
-    """main memory (GiB) that tiles are chosen for; default three quarters of what is free"""
+    """main memory (GiB) for tiles, beyond about 1 GiB that the program itself takes; default three quarters
+    of what is free"""

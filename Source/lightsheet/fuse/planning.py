@@ -10,7 +10,11 @@ from lightsheet.core.memory import GIB
 from lightsheet.core.tiles import TilePlan, fitted_tile, plan_tiles, round_up, tiles_along
 from lightsheet.fuse.loaded_model import TileRunner
 
-_LEAST_OVERLAP = 16
+# Least overlap. 24 holds a halo of nine voxels: with trained networks without norms, tiled and whole volume
+# then differ by about 1e-4 of the normalised range, although a U-Net's receptive field is 60. The smaller
+# ones are for little memory, where small tiles would be computed several times over.
+_LEAST_OVERLAPS = (24, 16, 8)
+_ENOUGH_REDUNDANCY = 1.9
 # Larger tiles were not faster per voxel on a CPU; they only take memory.
 _MOST_VOXELS = 1 << 23
 # Sums (float32), and counts (16 bit) twice while the planes that two rows share are moved.
@@ -65,9 +69,10 @@ class PredictionPlan:
 def plan_prediction(shape_zyx: ZYX, runner: TileRunner, limits: Limits) -> PredictionPlan:
     """Choose tile and overlap for a volume.
 
-    A patch asked for is taken as it is. Otherwise the tile is fitted to the volume: the training patch or
-    larger, such that the fewest voxels are computed, within the memory and 8.4 million voxels. Networks
-    whose result depends on the tile keep their training patch.
+    A patch asked for is taken as it is. Otherwise the tile is fitted to the volume such that the fewest
+    voxels are computed, within the memory and 8.4 million voxels; smaller overlaps are tried where more than
+    1.9 voxels per voxel would be computed. Networks whose result depends on the tile keep their training
+    patch.
 
     Raises
     ------
@@ -75,10 +80,16 @@ def plan_prediction(shape_zyx: ZYX, runner: TileRunner, limits: Limits) -> Predi
         When patch or overlap don't suit the network or even small tiles need more than the memory.
     """
     tile = _asked_for(runner, limits.patch_zyx)
-    overlap = limits.overlap_zyx or default_overlap(tile or runner.settings.patch_zyx, runner)
-    if tile is None:
-        tile = _best_tile(shape_zyx, overlap, runner, limits)
-    return _plan(shape_zyx, tile, overlap, runner)
+    if tile is not None:
+        overlap = _capped(default_overlap(tile, runner), tile, runner.stride_zyx)
+        return _plan(shape_zyx, tile, limits.overlap_zyx or overlap, runner)
+    plans = []
+    for least in _LEAST_OVERLAPS:
+        overlap = limits.overlap_zyx or default_overlap(runner.settings.patch_zyx, runner, least)
+        plans.append(_plan(shape_zyx, _best_tile(shape_zyx, overlap, runner, limits), overlap, runner))
+        if plans[-1].tiles.redundancy <= _ENOUGH_REDUNDANCY or limits.overlap_zyx or runner.tile_dependent:
+            return plans[-1]
+    return min(plans, key=lambda plan: plan.tiles.redundancy)
 
 
 def smaller_plan(plan: PredictionPlan, runner: TileRunner) -> PredictionPlan | None:
@@ -96,21 +107,21 @@ def smaller_plan(plan: PredictionPlan, runner: TileRunner) -> PredictionPlan | N
     return None
 
 
-def default_overlap(patch_zyx: ZYX, runner: TileRunner) -> ZYX:
-    """Take an eighth of the patch, at least 16 voxels; less where twice the receptive field is less.
+def default_overlap(patch_zyx: ZYX, runner: TileRunner, least: int = _LEAST_OVERLAPS[0]) -> ZYX:
+    """Take an eighth of the patch, at least ``least`` voxels; less where twice the receptive field is less.
 
     Twice the receptive field makes the result independent of the tiles, so more is of no use. Networks
-    with statistics of the tile get a quarter, since only blending hides their differences.
+    with statistics of the tile get a quarter, since only blending hides their differences, and at most half.
     """
     sides = []
     for axis in range(3):
         side = patch_zyx[axis] // (4 if runner.tile_dependent else 8)
-        side = max(_LEAST_OVERLAP, side)
+        side = max(least, side)
         if runner.reach_zyx is not None and not runner.tile_dependent:
             side = min(side, 2 * runner.reach_zyx[axis])
         sides.append(round_up(side, runner.stride_zyx[axis]))
     z, y, x = sides
-    return _capped((z, y, x), patch_zyx, runner.stride_zyx)
+    return _capped((z, y, x), patch_zyx, runner.stride_zyx) if runner.tile_dependent else (z, y, x)
 
 
 def _capped(overlap_zyx: ZYX, tile_zyx: ZYX, stride_zyx: ZYX) -> ZYX:
