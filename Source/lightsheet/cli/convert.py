@@ -45,8 +45,8 @@ class ConvertCommand:
     overwrite: bool = False
     """convert again even what is finished"""
     compact: bool = False
-    """a third of the space and time: counts as they are, distance and light path on a coarse grid, which
-    this package reads like the full form but other HDF5 readers see as it is"""
+    """less than half of the space and time: counts as they are, distance and light path on a coarse grid,
+    which this package reads like the full form but other HDF5 readers see as it is"""
     fast_filter: bool = False
     """with --compact: compress the counts with bitshuffle and LZ4; reading then needs hdf5plugin"""
     spacing_um: tuple[float, float, float] | None = None

@@ -32,7 +32,8 @@ from lightsheet.core.threads import thread_count
 
 _CHUNK_ZYX = (16, 128, 128)
 _FAST_CHUNK_ZYX = (32, 128, 128)
-_SLAB_PLANES = 16
+# Small enough that the memory of one slab is used again for the next instead of being returned.
+_SLAB_VOXELS = 1 << 22
 _DEFLATE_LEVEL = 1
 _CHUNKS_AHEAD = 64
 
@@ -101,13 +102,11 @@ def write_full(
     file: h5py.File, volume: Slabs, normalization: Normalization, fields: list[FieldWriter]
 ) -> None:
     """Write the normalised image and the fields of a volume, reading it once."""
-    depth = volume.info.shape_zyx[0]
     raw = file.create_dataset(RAW_IMAGE, volume.info.shape_zyx, np.float32, fill_time="never")
     raw.attrs[STORED] = STORED_NORMALIZED
     pending: deque[tuple[FieldWriter, ZYX, Future[bytes]]] = deque()
     with ThreadPoolExecutor(thread_count()) as pool:
-        for z in range(0, depth, _SLAB_PLANES):
-            stop = min(z + _SLAB_PLANES, depth)
+        for z, stop in _slabs(volume):
             for field in fields:
                 for origin in field.origins(z, stop):
                     pending.append((field, origin, pool.submit(field.encode, origin)))
@@ -121,16 +120,13 @@ def write_full(
 def write_compact(file: h5py.File, volume: Slabs, fields: dict[str, NodeGrid], *, fast_filter: bool) -> None:
     """Write the counts as they are, and the fields' nodes."""
     dtype = stored_dtype(volume.info.dtype)
-    depth = volume.info.shape_zyx[0]
     options: dict[str, Any] = {"fill_time": "never"}
     if fast_filter:
         chunk = tuple(min(c, n) for c, n in zip(_FAST_CHUNK_ZYX, volume.info.shape_zyx, strict=True))
         options |= {"chunks": chunk, **fast_filter_options()}
     raw = file.create_dataset(RAW_IMAGE, volume.info.shape_zyx, dtype, **options)
     raw.attrs[STORED] = STORED_COUNTS
-    planes = _FAST_CHUNK_ZYX[0]
-    for z in range(0, depth, planes):
-        stop = min(z + planes, depth)
+    for z, stop in _slabs(volume, _FAST_CHUNK_ZYX[0] if fast_filter else 1):
         raw[z:stop] = volume.read(z, stop).astype(dtype, copy=False)
     for name, grid in fields.items():
         write_nodes(file, name, grid)
@@ -158,6 +154,14 @@ def fast_filter_options() -> dict[str, Any]:
         When hdf5plugin isn't installed.
     """
     return dict(load_fast_filter("--fast_filter").Bitshuffle(cname="lz4"))
+
+
+def _slabs(volume: Slabs, group: int = 1) -> Iterator[tuple[int, int]]:
+    """First plane and the one after the last of pieces to be read, whole groups of planes each."""
+    depth, height, width = volume.info.shape_zyx
+    planes = group * max(1, _SLAB_VOXELS // (height * width * group))
+    for z in range(0, depth, planes):
+        yield z, min(z + planes, depth)
 
 
 def _store_first(pending: deque[tuple[FieldWriter, ZYX, Future[bytes]]]) -> None:

@@ -19,7 +19,8 @@ from lightsheet.core.jit import compiled
 from lightsheet.core.threads import in_threads
 
 _LEVELS = 1 << 16
-_SLAB_VOXELS = 1 << 25
+# Small enough that the memory of one slab is used again for the next instead of being returned.
+_SLAB_VOXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _add_slab(
     slab: NDArray[Any], first: int, block: ZYX, sums: NDArray[np.float64], table: NDArray[np.int64] | None
 ) -> None:
     voxels = np.ascontiguousarray(slab)
-    partial: list[NDArray[np.int64]] = []
+    partial: list[NDArray[np.uint32]] = []
 
     def loop(start: int, stop: int) -> None:
         part = voxels[start * block[0] : stop * block[0]]
@@ -118,14 +119,14 @@ def _add_slab(
         if table is None:
             _sum_blocks(part, block[0], block[1], block[2], target)
         else:
-            tables = np.zeros((4, _LEVELS), np.int64)
+            tables = np.zeros((4, _LEVELS), np.uint32)
             _sum_and_count(part, block[0], block[1], block[2], target, tables)
             partial.append(tables)
 
     in_threads(loop, -(-voxels.shape[0] // block[0]))
     if table is not None:
         for tables in partial:
-            table += tables.sum(axis=0)
+            table += tables.sum(axis=0, dtype=np.int64)
 
 
 def _means(sums: NDArray[np.float64], shape: ZYX, block: ZYX) -> NDArray[np.float32]:
