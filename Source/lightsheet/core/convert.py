@@ -33,8 +33,9 @@ from lightsheet.core.h5write import (
     fast_filter_options,
     quantum_for,
     stored_dtype,
-    write_compact,
+    write_counts,
     write_full,
+    write_nodes,
 )
 from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.specimen import find_specimen
@@ -111,7 +112,7 @@ def convert_file(
     chosen = settings or ConvertSettings()
     if chosen.fast_filter:
         fast_filter_options()
-    with open_volume(source, overrides) as volume, ThreadPoolExecutor(1) as background:
+    with open_volume(source, overrides) as volume, ThreadPoolExecutor(2) as background:
         info = volume.info
         spacing = info.require_spacing()
         check_spacing(spacing, str(source))
@@ -125,16 +126,17 @@ def convert_file(
                 return Converted(source, target, "kept")
         block = block_for(info.shape_zyx, spacing, chosen.geometry.survey_cells)
         survey = survey_volume(volume, block, str(source))
-        content = _Content(source, spacing, chosen, survey)
-        attributes = {
-            **known,
-            **content.attributes(info),
-            "source_hash": source_hash.result(),
-            "content_key": settings_hash({"source": source_hash.result(), **wanted}),
-        }
+        prepared = background.submit(_Content, source, spacing, chosen, survey)
         with written_beside(target) as partial, h5py.File(partial, "w") as file:
+            if chosen.compact:
+                # The counts don't wait for the geometry, nor either of them for the hash.
+                write_counts(file, volume, fast_filter=chosen.fast_filter)
+            content = prepared.result()
             content.write(file, volume)
-            file.attrs.update(attributes)
+            file.attrs.update(known)
+            file.attrs.update(content.attributes(info))
+            file.attrs["source_hash"] = source_hash.result()
+            file.attrs["content_key"] = settings_hash({"source": source_hash.result(), **wanted})
             # Last of all, so that a file without it is a broken one.
             file.attrs["complete"] = True
     ConvertedVolume(target).close()
@@ -208,14 +210,15 @@ class _Content:
         return attributes
 
     def write(self, file: h5py.File, volume: LazyVolume) -> None:
-        """Write all datasets."""
+        """Write all datasets, except for the counts of the compact form."""
         grids = (
             {}
             if self.geometry is None
             else {SURFACE_DISTANCE: self.geometry.distance, LIGHT_MAP: self.geometry.light}
         )
         if self.settings.compact:
-            write_compact(file, volume, grids, fast_filter=self.settings.fast_filter)
+            for name, grid in grids.items():
+                write_nodes(file, name, grid)
         else:
             quantum = quantum_for(self.spacing_um)
             fields = [FieldWriter(file, name, grid, quantum) for name, grid in grids.items()]

@@ -117,8 +117,8 @@ def write_full(
             _store_first(pending)
 
 
-def write_compact(file: h5py.File, volume: Slabs, fields: dict[str, NodeGrid], *, fast_filter: bool) -> None:
-    """Write the counts as they are, and the fields' nodes."""
+def write_counts(file: h5py.File, volume: Slabs, *, fast_filter: bool) -> None:
+    """Write the counts as they are, for the compact form."""
     dtype = stored_dtype(volume.info.dtype)
     options: dict[str, Any] = {"fill_time": "never"}
     if fast_filter:
@@ -128,8 +128,6 @@ def write_compact(file: h5py.File, volume: Slabs, fields: dict[str, NodeGrid], *
     raw.attrs[STORED] = STORED_COUNTS
     for z, stop in _slabs(volume, _FAST_CHUNK_ZYX[0] if fast_filter else 1):
         raw[z:stop] = volume.read(z, stop).astype(dtype, copy=False)
-    for name, grid in fields.items():
-        write_nodes(file, name, grid)
 
 
 def write_nodes(file: h5py.File, name: str, grid: NodeGrid) -> None:

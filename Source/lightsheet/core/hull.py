@@ -84,14 +84,13 @@ def hull_of_points(points_um: NDArray[np.float64], source: str) -> Hull:
     vertices = points_um[hull.vertices]
     if len(vertices) > _MOST_VERTICES:
         # Corners that are outermost in no direction lie within 0.03 percent of the radius below the surface.
-        outermost = [(part @ vertices.T).argmax(axis=1) for part in np.array_split(directions, 16)]
-        vertices = vertices[np.unique(np.concatenate(outermost))]
+        vertices = vertices[np.unique(_outermost(directions, vertices))]
         hull = ConvexHull(vertices)
         vertices = vertices[hull.vertices]
     # Faces of one plane come as several triangles; once is enough.
     planes = np.unique(np.round(hull.equations, 9), axis=0)
     edges = _edge_planes(hull)
-    support = np.concatenate([(part @ vertices.T).max(axis=1) for part in np.array_split(directions, 16)])
+    support = (directions * vertices[_outermost(directions, vertices)]).sum(axis=1)
     return Hull(
         normals=np.vstack([planes[:, :3], edges[:, :3], directions]),
         offsets=np.concatenate([planes[:, 3], edges[:, 3], -support]),
@@ -128,6 +127,27 @@ def _sphere(count: int) -> NDArray[np.float64]:
     polar = np.arccos(1.0 - 2.0 * i / count)
     around = np.pi * (1.0 + 5.0**0.5) * i
     return np.stack([np.cos(polar), np.sin(polar) * np.sin(around), np.sin(polar) * np.cos(around)], axis=1)
+
+
+@compiled()
+def _outermost(directions: Any, vertices: Any) -> Any:
+    """Find the vertex that lies farthest in each direction.
+
+    A plain loop: a matrix product starts threads, which on busy cores cost more than the work.
+    """
+    found = np.empty(directions.shape[0], np.int64)
+    for i in range(directions.shape[0]):
+        farthest = -np.inf
+        for k in range(vertices.shape[0]):
+            value = (
+                directions[i, 0] * vertices[k, 0]
+                + directions[i, 1] * vertices[k, 1]
+                + directions[i, 2] * vertices[k, 2]
+            )
+            if value > farthest:
+                farthest = value
+                found[i] = k
+    return found
 
 
 @compiled()
