@@ -58,12 +58,15 @@ def write_h5(
 
 
 def write_pair(folder: Path, number: int, shape: Shape, **options: Any) -> str:
-    """Write a view with a distance channel and its fused volume; returns the line for the list."""
+    """Write a view, with planes from its top as distance and light path, and its fused volume.
+
+    Returns the line for the list.
+    """
     view, fused = blobs(shape, number)
     z = np.broadcast_to(np.arange(shape[0], dtype=np.float32)[:, None, None], shape)
-    distance = np.ascontiguousarray(z - 4)
+    fields = {"data/surface_distance": z - 4, "data/light_map": 2 * z}
     stem = f"image_{number}_nucleus"
-    write_h5(folder / f"{stem}_angle.h5", view, groups={"data/surface_distance": distance}, **options)
+    write_h5(folder / f"{stem}_angle.h5", view, groups=fields, **options)
     write_h5(folder / f"{stem}_fused.h5", fused, **options)
     return f"{stem}_angle.h5;{stem}_fused.h5"
 

@@ -60,8 +60,8 @@ def test_preset_of_the_reference_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--in_channels", "4"], "--in_channels: expected 2 for"),
-        (["--image_groups", "data/raw_image,data/light_map"], "expected the group data/light_map"),
+        (["--in_channels", "4"], "--in_channels: expected 3 for"),
+        (["--image_groups", "data/raw_image,data/mask"], "--image_groups: expected groups out of"),
         (["--channel", "membrane"], "expected channel membrane (--channel), got nucleus"),
         (["--backbone", "vnet"], "--help"),
         (["--test_list", "{}/train.csv"], "in no other list"),

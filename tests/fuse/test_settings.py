@@ -25,8 +25,8 @@ def test_defaults_are_those_of_the_challenge_and_pass_the_check() -> None:
     ("changes", "message"),
     [
         (
-            {"in_channels": 3},
-            "--in_channels: expected 2 for --image_groups data/raw_image,data/surf.*, got 3",
+            {"in_channels": 4},
+            "--in_channels: expected 3 for --image_groups data/raw_image.*, got 4",
         ),
         ({"out_channels": 2}, "--out_channels: expected 1, the fused volume, got 2"),
         ({"samples_per_epoch": 0}, "--samples_per_epoch: expected at least 1, or -1 .*got 0"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightsheet.core.axes import IMAGE_GROUPS
 from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.model_folder import load_state, open_model
 from lightsheet.evaluate.metrics import nssim
@@ -140,8 +141,9 @@ def test_training_learns_and_the_folder_scores_what_it_says(tmp_path: Path) -> N
     network = build(model.settings.network).eval()
     network.load_state_dict(load_state(model))
     view, fused = blobs((16, 32, 32), 3)
-    distance = np.broadcast_to(np.arange(16, dtype=np.float32)[:, None, None] - 4, view.shape)
-    channels = np.stack((view, np.tanh(distance / settings.distance_scale_um)))
+    z = np.broadcast_to(np.arange(16, dtype=np.float32)[:, None, None], view.shape)
+    distance = np.tanh((z - 4) / settings.distance_scale_um)
+    channels = np.stack((view, distance, np.tanh(2 * z / settings.light_scale_um)))
     with torch.inference_mode():
         prediction = network(torch.from_numpy(channels)[None])[0, 0].numpy()
     for reading, name in (("tf", "n_ssim_tf"), ("3d", "n_ssim_3d")):
@@ -152,8 +154,8 @@ def test_training_learns_and_the_folder_scores_what_it_says(tmp_path: Path) -> N
 def test_the_model_folder_says_all(tmp_path: Path) -> None:
     write_lists(tmp_path, metadata={"simulated": "yes"})
     model = open_model(train(settings_for(tmp_path)))
-    assert model.settings.image_groups == ("data/raw_image", "data/surface_distance")
-    assert model.settings.network["in_channels"] == 2
+    assert model.settings.image_groups == IMAGE_GROUPS
+    assert model.settings.network["in_channels"] == 3
     assert model.settings.patch_zyx == (8, 16, 16)
     assert (model.settings.channel, model.settings.studies) == ("nucleus", (1,))
     assert model.settings.training["steps"] == 8
@@ -280,7 +282,7 @@ class TestBadInput:
         write_lists(tmp_path)
         folder = train(settings_for(tmp_path, "first", epochs=1))
         message = (
-            r"--pretrained .*first: expected weights of this network, .* \(4, 2, 3, 3, 3\), got \(2, 2, 3"
+            r"--pretrained .*first: expected weights of this network, .* \(4, 3, 3, 3, 3\), got \(2, 3, 3"
         )
         with pytest.raises(ModelError, match=message):
             train(settings_for(tmp_path, feat_channels=4, pretrained=folder))
@@ -335,7 +337,7 @@ def test_gradients_in_the_precision_chosen_for_a_patch_are_finite_and_near_those
     """In bf16, layers of two planes would take memory that was never written; here it holds NaN."""
     settings = TrainSettings(Path(), Path(), Path())
     patch = (depth, 16, 16)
-    chosen = training._arithmetic(settings, "cpu", patch, (8, 8, 8))
+    chosen = training.arithmetic_for(settings, "cpu", patch, (8, 8, 8))
     assert depth in (24, 32, 40, 64) or chosen == "fp32"
     torch.manual_seed(0)
     network = build({"name": "unet3d", "in_channels": 2, "features": 16})

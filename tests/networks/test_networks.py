@@ -57,9 +57,20 @@ def test_residual_network_says_the_logarithm_of_a_gain_and_an_offset() -> None:
     with torch.inference_mode():
         bias[:] = torch.tensor([0.3, -0.25])
         wanted = volume * math.exp(3 * math.tanh(0.1)) - 0.25
+        wanted = torch.where(volume < 0, wanted.maximum(volume), wanted.clamp(min=0))
         assert torch.allclose(network(volume), wanted, atol=1e-6)
         bias[:] = torch.tensor([1e6, 0.0])
-        assert torch.allclose(network(volume), volume * math.exp(3), rtol=1e-5)
+        assert torch.allclose(network(volume.abs()), volume.abs() * math.exp(3), rtol=1e-5)
+
+
+def test_residual_network_does_not_fall_below_zero_or_the_view() -> None:
+    network = build({"name": "unet3d", "in_channels": 1, "features": 2, "residual": True})
+    volume = noise(1, 1, 8, 8, 8)
+    bias = network.last_layer().bias
+    assert bias is not None
+    with torch.inference_mode():
+        bias[:] = torch.tensor([0.0, -100.0])
+        assert torch.equal(network(volume), volume.clamp(max=0))
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)

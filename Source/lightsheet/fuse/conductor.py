@@ -69,10 +69,10 @@ class Conductor(pl.Callback):
                 )
         if threading.current_thread() is threading.main_thread():
             self._first_handler = signal.signal(signal.SIGINT, self._on_signal)
-        module.course.start()
         if self._resumed is None:
             # Weights that have learned nothing are kept too: with a residual output they score exactly 0.
             self._end_epoch(trainer, module)
+        module.course.start()
         self._saved_at = self._line_at = self._waiting_since = time.monotonic()
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE, ZYX, Channel
+from lightsheet.core.axes import IMAGE_GROUPS, ZYX, Channel
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.files import settings_hash
 
@@ -53,7 +53,7 @@ class TrainSettings:
     """folder to which the paths in the lists are relative"""
     log_path: Path | None = None
     """folder of checkpoints, logs and pictures; default OUTPUT_PATH.training"""
-    image_groups: tuple[str, ...] = (RAW_IMAGE, SURFACE_DISTANCE)
+    image_groups: tuple[str, ...] = IMAGE_GROUPS
     """groups of the H5 files that are the input channels, separated by commas or spaces; raw_image first"""
     in_channels: int | None = None
     """number of input channels; follows from --image_groups, another number is an error"""
@@ -70,7 +70,7 @@ class TrainSettings:
     """the network says a gain and an offset of the view, which start at 1 and 0; else the fused intensity"""
     distance_scale_um: float = 20.0
     """surface distance enters as tanh(distance / this)"""
-    light_scale_um: float = 100.0
+    light_scale_um: float = 50.0
     """light path enters as tanh(path / this)"""
     pretrained: Path | None = None
     """model folder or checkpoint whose weights are the start"""
@@ -102,7 +102,7 @@ class TrainSettings:
     """largest norm of the gradient; 0: no limit"""
     ema: float = 0.99
     """decay of the running average of the weights, which is what is kept; 0: no average"""
-    ssim_weight: float = 0.2
+    ssim_weight: float = 3.0
     """weight of 1 - SSIM with an 11^3 window and range 1, beside the mean absolute error of weight 1"""
     ssim_tf_weight: float = 5.0
     """weight of 1 - SSIM with an 11 x 11 window over Z-Y and range 10, as tf.image.ssim reads a volume"""

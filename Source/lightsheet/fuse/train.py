@@ -49,7 +49,7 @@ def train(settings: TrainSettings) -> Path:
     _quiet_lightning()
     accelerator = _accelerator(settings)
     network, patch = _network(settings, volumes)
-    arithmetic = _arithmetic(settings, accelerator, patch, network.stride_zyx)
+    arithmetic = arithmetic_for(settings, accelerator, patch, network.stride_zyx)
     if settings.pretrained is not None and resumed is None:
         load_pretrained(network, settings.pretrained)
     dataset = PatchDataset(volumes.train, patch, settings.foreground_share, augmentations, settings.seed)
@@ -144,7 +144,7 @@ def _accelerator(settings: TrainSettings) -> Literal["cpu", "gpu"]:
     return "gpu" if use_gpu else "cpu"
 
 
-def _arithmetic(settings: TrainSettings, accelerator: str, patch: ZYX, stride_zyx: ZYX) -> Arithmetic:
+def arithmetic_for(settings: TrainSettings, accelerator: str, patch: ZYX, stride_zyx: ZYX) -> Arithmetic:
     """Precision of the network: as given, or bf16 where the hardware computes with it."""
     if accelerator == "gpu":
         if settings.precision != "auto":
