@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
         "--output", type=Path, default=Path("demo"), help="folder of everything the demo makes"
     )
     parser.add_argument(
-        "--minutes", type=float, default=2.2, help="training time for each of the two channels"
+        "--minutes", type=float, default=2.0, help="training time for each of the two channels"
     )
     parser.add_argument("--count", type=int, default=14, help="simulated images for each channel")
     parser.add_argument("--shape", default="48,160,160", help="size of the images (Z,Y,X), voxels")

@@ -16,7 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "re
 ROOMS = ("Source/", "docs/", "benchmarks/", "resources/", "tests/", "splits/", "Docker/")
 SMALLER = {  # what the README says for real stacks -> what a test of seconds needs
     "--count 14": "--count 6",
-    "--shape 48,160,160": "--shape 24,24,24",
+    "--shape 48,160,160": "--shape 16,32,32",
 }
 TRAINING = "--epochs 1 --samples_per_epoch 2 --patch_size 16,16,16 --feat_channels 4"
 
