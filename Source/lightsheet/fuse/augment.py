@@ -1,5 +1,7 @@
 """Augmentation of a pair of patches: geometry moves all of it, optics change only the view."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -26,27 +28,34 @@ def augment(
     -------
     Changed copies, C-contiguous and of the same shapes.
     """
-    stack = np.concatenate((channels, fused[None]))
-    stack = _turn(stack, settings, rng)
+    turn = _draw_turn(fused.shape, settings, rng)
+    channels, fused = turn(channels), turn(fused)
     if rng.random() < settings.elastic:
-        stack = _deform(stack, settings, rng)
-    stack = np.array(stack, dtype=np.float32, order="C")
-    stack[0] = _other_optics(stack[0], settings, rng)
-    return stack[:-1], stack[-1]
+        moved = _deform(np.concatenate((channels, fused[None])), settings, rng)
+        channels, fused = moved[:-1], moved[-1]
+    channels = np.array(channels, dtype=np.float32, order="C")
+    channels[0] = _other_optics(channels[0], settings, rng)
+    return channels, np.ascontiguousarray(fused, dtype=np.float32)
 
 
-def _turn(stack: Floats, settings: AugmentSettings, rng: np.random.Generator) -> Floats:
-    """Mirror along each axis, rotate in plane; in a patch that is not square only by 180 degrees.
+def _draw_turn(
+    shape_zyx: tuple[int, ...], settings: AugmentSettings, rng: np.random.Generator
+) -> Callable[[Floats], Floats]:
+    """Draw mirror images and a rotation in plane; in a patch that is not square only by 180 degrees.
 
     Distance and light path are scalars of a place, so they stay right when they are moved with the image.
     """
-    for axis, probability in enumerate(settings.flip_zyx, start=1):
-        if rng.random() < probability:
-            stack = np.flip(stack, axis)
+    axes = [axis for axis, probability in enumerate(settings.flip_zyx) if rng.random() < probability]
+    quarters = 0
     if rng.random() < settings.rot90:
-        quarters = int(rng.integers(1, 4)) if stack.shape[2] == stack.shape[3] else 2
-        stack = np.rot90(stack, quarters, axes=(2, 3))
-    return stack
+        quarters = int(rng.integers(1, 4)) if shape_zyx[1] == shape_zyx[2] else 2
+
+    def turn(array: Floats) -> Floats:
+        leading = array.ndim - 3
+        mirrored = np.flip(array, tuple(axis + leading for axis in axes))
+        return np.rot90(mirrored, quarters, axes=(leading + 1, leading + 2))
+
+    return turn
 
 
 def _deform(stack: Floats, settings: AugmentSettings, rng: np.random.Generator) -> Floats:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightsheet.core.allocator import keep_freed_memory
 from lightsheet.core.errors import SettingsError
 from lightsheet.fuse.data import PatchDataset
 from lightsheet.fuse.losses import LossWeights, fusion_loss
@@ -85,6 +86,11 @@ class WeightAverage:
                     kept.lerp_(value, weight)
                 else:
                     kept.copy_(value)
+
+
+def _start_worker(_number: int) -> None:
+    """Give a reading process the allocator setting of the training process."""
+    keep_freed_memory()
 
 
 class FusionModule(pl.LightningModule):
@@ -182,6 +188,7 @@ class FusionModule(pl.LightningModule):
             sampler=numbers,
             num_workers=self._workers,
             multiprocessing_context="spawn" if self._workers else None,
+            worker_init_fn=_start_worker if self._workers else None,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
