@@ -105,9 +105,11 @@ def reference(arguments: argparse.Namespace) -> dict[str, float]:
 
 def ours(arguments: argparse.Namespace) -> dict[str, float]:
     """Time a step as ``train_script.py`` makes it by default, with two channels as the reference."""
+    from lightsheet.core.allocator import keep_freed_memory, sleep_while_waiting
+
+    sleep_while_waiting()
     import torch
 
-    from lightsheet.core.allocator import keep_freed_memory
     from lightsheet.fuse.losses import LossWeights, fusion_loss
     from lightsheet.fuse.module import WeightAverage
     from lightsheet.fuse.settings import TrainSettings

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from lightsheet.core.allocator import sleep_while_waiting
 from lightsheet.core.errors import LightsheetError, SettingsError
 from lightsheet.core.files import explain_os_error
 from lightsheet.core.progress import log_to_stderr
@@ -60,6 +61,7 @@ def run_command(
     0 when all went well, 1 when some inputs failed, 2 on an error told in one line, 130 on Ctrl-C.
     """
     log_to_stderr()
+    sleep_while_waiting()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _positional_from_aliases(arguments, aliases or {})
