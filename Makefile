@@ -1,11 +1,11 @@
-# make demo · make test · make check · make bench · make container
+# make demo · make test · make check · make bench · make bench-real · make models
 # demo, test, check and bench do all of their own set-up, in .venv, and do it once.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench container figures clean
+.PHONY: help demo test check bench bench-real models clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -37,6 +37,12 @@ bench: .venv/.ready ## conversion, training step and evaluation against the refe
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/evaluate.py
+
+bench-real: .venv/.ready ## the commands on real stacks (../shared/data), views made by the forward model
+	$(BIN)/python benchmarks/real_stacks.py
+
+models: .venv/.ready ## train the models of resources/models on simulated data (half an hour)
+	$(BIN)/python benchmarks/models.py
 
 clean: ## remove the environment and what the demo made
 	rm -rf .venv demo

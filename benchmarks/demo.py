@@ -23,7 +23,9 @@ def main() -> int:
     data = ["--count", arguments.count, "--shape", arguments.shape, "--seed", seed]
     run("simulate_dataset.py", demo / "tiff", "--study", arguments.study, "--channel", "both", *data)
     run("convert_images.py", demo / "tiff", demo / "h5", "--workers", 2)
-    run("create_splits.py", demo / "h5", "--output_path", demo / "splits", "--seed", seed)
+    run(
+        "create_splits.py", demo / "h5", "--output_path", demo / "splits", "--val_share", 0.15, "--seed", seed
+    )
     for channel in CHANNELS:
         lists = demo / "splits" / f"Study{arguments.study}_{channel}"
         model = demo / "models" / f"Study{arguments.study}_{channel.title()}"
