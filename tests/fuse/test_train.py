@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import math
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from lightsheet.core.axes import IMAGE_GROUPS
-from lightsheet.core.errors import ModelError, SettingsError
+from lightsheet.core.errors import ModelError, OutputError, SettingsError
 from lightsheet.core.model_folder import load_state, open_model
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse import train as training
@@ -24,7 +25,7 @@ from lightsheet.fuse.module import Course, FusionModule, WeightAverage, rate_fac
 from lightsheet.fuse.settings import TrainSettings
 from lightsheet.fuse.train import train
 from lightsheet.networks import build
-from training_data import blobs, write_lists
+from training_data import blobs, write_h5, write_lists
 
 
 def settings_for(folder: Path, name: str = "model", **changes: Any) -> TrainSettings:
@@ -177,6 +178,16 @@ def test_weights_that_got_worse_are_not_kept(tmp_path: Path) -> None:
     assert model.scores["n_ssim_tf"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_view_that_equals_its_fused_volume_has_no_score(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    view, _ = blobs((16, 24, 24), 2)
+    write_h5(tmp_path / "image_2_nucleus_fused.h5", view)
+    settings = settings_for(tmp_path, epochs=1, learning_rate=0.01)
+    model = open_model(train(settings))
+    assert model.scores["volumes"][0]["n_ssim_tf"] in (0.0, None)
+    assert "NaN" not in (model.path / "scores.json").read_text()
+
+
 def test_pictures_show_view_prediction_and_fused_side_by_side(tmp_path: Path) -> None:
     write_lists(tmp_path)
     settings = settings_for(tmp_path, epochs=1)
@@ -306,6 +317,23 @@ class TestBadInput:
         (settings.logs / "last.ckpt").write_bytes(b"half a checkpoint")
         with pytest.raises(ModelError, match=r"last.ckpt: expected a checkpoint, .*--no_resume"):
             train(settings)
+
+    def test_full_disk_keeps_the_earlier_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_lists(tmp_path)
+        settings = settings_for(tmp_path)
+        train(settings)
+
+        def full(content: Any, stream: Any) -> None:
+            stream.write(b"a part")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(OutputError, match=r"(best|last).ckpt: disk full; nothing half-written was left"):
+            train(dataclasses.replace(settings, epochs=3))
+        assert read_checkpoint(settings.logs / "last.ckpt")["step"] == 8
+        assert not list(settings.logs.glob(".*partial*"))
 
     def test_loss_that_is_not_finite(self, tmp_path: Path) -> None:
         write_lists(tmp_path)

@@ -30,9 +30,16 @@ _DAMAGED = (
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
-    with written_beside(path) as partial:
-        torch.save({"format": _FORMAT, **content}, partial)
+    """Write a checkpoint, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        When the disk is full or the folder can't be written; an earlier checkpoint is kept.
+    """
+    # A stream of Python's, since PyTorch's own hides why it could not write.
+    with written_beside(path) as partial, partial.open("wb") as stream:
+        torch.save({"format": _FORMAT, **content}, stream)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

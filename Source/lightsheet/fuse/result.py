@@ -25,7 +25,7 @@ def write_model(
         "n_ssim_3d": _mean(best["three_d"]),
         "step": best["step"],
         "volumes": [
-            {"name": name, "n_ssim_tf": tf, "n_ssim_3d": three_d}
+            {"name": name, "n_ssim_tf": _finite(tf), "n_ssim_3d": _finite(three_d)}
             for name, tf, three_d in zip(best["names"], best["tf"], best["three_d"], strict=True)
         ],
     }
@@ -49,23 +49,32 @@ def write_model(
     card = _card(settings, model, fingerprint, scores)
     save_model(settings.output_path, model, weights, fingerprint, scores, card)
     LOG.info(
-        "%s: validation N_SSIM tf %+.3f, 3d %+.3f (step %d of %d)",
+        "%s: validation N_SSIM tf %s, 3d %s (step %d of %d)",
         settings.output_path,
-        scores["n_ssim_tf"],
-        scores["n_ssim_3d"],
+        _shown(scores["n_ssim_tf"]),
+        _shown(scores["n_ssim_3d"]),
         best["step"],
         course.step,
     )
-    if min(scores["n_ssim_tf"], scores["n_ssim_3d"]) < 0:
+    if any(value is not None and value < 0 for value in (scores["n_ssim_tf"], scores["n_ssim_3d"])):
         LOG.warning(
             "%s: scores below 0 mean worse than the view itself; train longer or on more volumes",
             settings.output_path,
         )
 
 
-def _mean(values: list[float]) -> float:
+def _finite(value: float) -> float | None:
+    """Return the value, or None, which JSON can hold, where a volume has no score."""
+    return value if math.isfinite(value) else None
+
+
+def _mean(values: list[float]) -> float | None:
     finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
+    return sum(finite) / len(finite) if finite else None
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:+.3f}"
 
 
 def _card(
@@ -82,7 +91,8 @@ def _card(
     if simulated:
         limits.insert(0, "Trained on simulated data: it shows that the job works, not what real data give.")
     rows = "\n".join(
-        f"| {row['name']} | {row['n_ssim_tf']:+.3f} | {row['n_ssim_3d']:+.3f} |" for row in scores["volumes"]
+        f"| {row['name']} | {_shown(row['n_ssim_tf'])} | {_shown(row['n_ssim_3d'])} |"
+        for row in scores["volumes"]
     )
     training = model.training
     studies = ", ".join(map(str, model.studies)) or "unknown"
@@ -105,7 +115,7 @@ N_SSIM (0: copy of the view, 1: perfect) by both readings of the challenge's SSI
 | validation volume | tf | 3d |
 |---|---|---|
 {rows}
-| mean | {scores["n_ssim_tf"]:+.3f} | {scores["n_ssim_3d"]:+.3f} |
+| mean | {_shown(scores["n_ssim_tf"])} | {_shown(scores["n_ssim_3d"])} |
 
 ## Limits
 

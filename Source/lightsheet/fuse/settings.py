@@ -21,7 +21,6 @@ _FREE_TO_CHANGE = (
     "data_root",
     "epochs",
     "max_minutes",
-    "devices",
     "accelerator",
     "num_workers",
     "no_resume",
