@@ -53,6 +53,11 @@ def test_a_model_comes_back_as_it_was_saved(folder: ModelFolder) -> None:
     )
 
 
+def test_whoever_can_read_the_settings_can_read_the_weights(folder: ModelFolder) -> None:
+    modes = {(folder.path / name).stat().st_mode for name in ("settings.json", "weights.safetensors")}
+    assert len(modes) == 1
+
+
 def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
     weight = torch.arange(6.0).reshape(2, 3)
     folder = save_model(tmp_path / "m", SETTINGS, {"a": weight, "b": weight.T}, {}, {}, "")

@@ -174,14 +174,14 @@ def load_state(folder: ModelFolder) -> "dict[str, Tensor]":
 
 
 def _write_weights(path: Path, state_dict: "dict[str, Tensor]", *, half: bool) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {}
     for name, value in state_dict.items():
         tensor = value.detach().cpu()
         tensor = tensor.half() if half and tensor.is_floating_point() else tensor.clone()
         tensors[name] = tensor.contiguous()
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))  # save_file would leave a file that only its owner can read
 
 
 def _read_object(path: Path) -> dict[str, Any]:
