@@ -173,6 +173,13 @@ class TestBadInput:
         with pytest.raises(SplitError, match=message):
             open_volumes(settings_for(tmp_path, **{flag: both}))
 
+    def test_validation_on_the_other_channel(self, tmp_path: Path) -> None:
+        write_lists(tmp_path)
+        line = write_pair(tmp_path, 9, (16, 24, 24), channel="membrane")
+        (tmp_path / "val.csv").write_text(line + "\n")
+        with pytest.raises(SettingsError, match=r"expected nucleus as in --train_list, got membrane"):
+            open_volumes(settings_for(tmp_path))
+
     def test_empty_list(self, tmp_path: Path) -> None:
         write_lists(tmp_path)
         (tmp_path / "train.csv").write_text("")

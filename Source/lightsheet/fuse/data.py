@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightsheet.core.axes import RAW_IMAGE, ZYX, Channel, Region
-from lightsheet.core.errors import MetadataError, SplitError, VolumeError
+from lightsheet.core.errors import MetadataError, SettingsError, SplitError, VolumeError
 from lightsheet.core.h5 import ConvertedVolume
 from lightsheet.core.progress import LOG
 from lightsheet.core.splits import Pair, read_pairs
@@ -76,7 +76,20 @@ def open_volumes(settings: TrainSettings) -> Volumes:
     _check_disjoint(pairs, lists)
     train = [_open_pair(pair, settings) for pair in pairs["--train_list"]]
     val = [_open_pair(pair, settings) for pair in pairs["--val_list"]]
+    _check_channels(train, val)
     return Volumes(train, val)
+
+
+def _check_channels(train: Sequence[OpenPair], val: Sequence[OpenPair]) -> None:
+    """Weights are chosen by the validation volumes, so these must show what was trained on."""
+    known = {pair.view.info.channel for pair in train}
+    for pair in val:
+        channel = pair.view.info.channel
+        if channel not in known:
+            trained = " and ".join(sorted(map(str, known)))
+            raise SettingsError(
+                f"{pair.view.info.source}: expected {trained} as in --train_list, got {channel} (--val_list)"
+            )
 
 
 def _check_disjoint(pairs: dict[str, list[Pair]], lists: dict[str, Path]) -> None:
