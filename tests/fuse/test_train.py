@@ -160,6 +160,7 @@ def test_the_model_folder_says_all(tmp_path: Path) -> None:
     assert model.settings.patch_zyx == (8, 16, 16)
     assert (model.settings.channel, model.settings.studies) == ("nucleus", (1,))
     assert model.settings.training["steps"] == 8
+    assert model.settings.training["train_list"] == "train.csv"
     assert model.fingerprint["volumes"] == 2
     assert model.fingerprint["simulated"] is True
     assert model.fingerprint["median"]["extent_um"] == [32.0, 12.0, 12.0]

@@ -5,6 +5,9 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+# Fewer numbers than this are worked on faster than threads are started.
+WORTH_THREADS = 1 << 20
+
 
 def thread_count() -> int:
     """Threads that this process may use: its cores, or fewer when ``OMP_NUM_THREADS`` says so."""

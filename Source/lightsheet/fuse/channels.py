@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lightsheet.core.axes import IMAGE_GROUPS, LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import SettingsError
+from lightsheet.core.threads import WORTH_THREADS, in_threads
 
 
 def stack_channels(
@@ -36,13 +37,17 @@ def stack_channels(
     scales = {SURFACE_DISTANCE: distance_scale_um, LIGHT_MAP: light_scale_um}
     shape = arrays[groups[0]].shape
     stacked = np.empty((len(groups), *shape), dtype=np.float32)
-    for channel, group in zip(stacked, groups, strict=True):
-        scale = scales.get(group)
-        if scale is None:
-            channel[...] = arrays[group]
-        else:
-            np.divide(arrays[group], np.float32(scale), out=channel)
-            np.tanh(channel, out=channel)
+
+    def fill(first: int, last: int) -> None:
+        for whole, group in zip(stacked, groups, strict=True):
+            channel, scale = whole[first:last], scales.get(group)
+            if scale is None:
+                channel[...] = arrays[group][first:last]
+            else:
+                np.divide(arrays[group][first:last], np.float32(scale), out=channel)
+                np.tanh(channel, out=channel)
+
+    in_threads(fill, shape[0], None if stacked.size >= WORTH_THREADS else 1)
     return stacked
 
 

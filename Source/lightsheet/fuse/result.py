@@ -1,6 +1,7 @@
 """The result of a training run: the model folder with its fingerprint, scores and card."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from lightsheet.core.axes import ZYX
@@ -11,6 +12,8 @@ from lightsheet.fuse.data import Volumes, kind_of
 from lightsheet.fuse.fingerprint import describe_views
 from lightsheet.fuse.module import FusionModule
 from lightsheet.fuse.settings import TrainSettings
+
+LISTS = ("train_list", "val_list", "test_list")
 
 
 def write_model(
@@ -29,8 +32,10 @@ def write_model(
             for name, tf, three_d in zip(best["names"], best["tf"], best["three_d"], strict=True)
         ],
     }
+    lists = {name: Path(value).name for name, value in settings.fixed().items() if name in LISTS and value}
     training = {
         **settings.fixed(),
+        **lists,  # where they lay on the machine of the training is nobody's business
         "steps": course.step,
         "minutes": round(course.elapsed_s / 60, 2),
         "patch_size": list(patch),
