@@ -34,7 +34,7 @@ def main() -> int:
         "--stacks", type=Path, default=Path("../shared/data"), help="folder of the real stacks"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/real_stacks"), help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time")
+    parser.add_argument("--minutes", type=float, default=2.5, help="training time")
     parser.add_argument(
         "--views", type=int, default=4, help="views made of each stack, with other optics each"
     )
