@@ -29,6 +29,8 @@ FLAGS = (
     "--disable-sync",
 )
 SHAPE = (20, 48, 56)
+# Pictures are decoded beside the page's own clock: now and then the page is written before its verdict.
+ATTEMPTS = 6
 # Run in the page: moves every slider, then tells how many pictures could not be decoded, and errors.
 PROBE = """
 <script>
@@ -89,16 +91,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browse(page: Path, profile: Path, *flags: str) -> str:
     if BROWSER is None:
         pytest.skip("no chromium or google-chrome is installed: the report is not opened in a browser")
-    quiet = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--hide-scrollbars",
-    ]
-    offline = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command = [BROWSER, *quiet, *offline, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    command = [BROWSER, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
@@ -168,8 +161,13 @@ def test_the_browser_shows_every_picture_and_no_error(report: Path, tmp_path: Pa
     page.write_text(
         text.replace("<head>", f"<head>{PROBE}").replace("</body>", f"{VERDICT}</body>"), encoding="utf-8"
     )
-    dumped = browse(page, tmp_path / "profile", "--virtual-time-budget=8000", "--dump-dom")
-    told = dict(re.findall(r'data-(pictures|broken|moved|told|errors)="([^"]*)"', dumped[:2000]))
+    told: dict[str, str] = {}
+    for attempt in range(ATTEMPTS):
+        profile = tmp_path / f"profile{attempt}"
+        dumped = browse(page, profile, "--virtual-time-budget=8000", "--dump-dom")
+        told = dict(re.findall(r'data-(pictures|broken|moved|told|errors)="([^"]*)"', dumped[:2000]))
+        if told:
+            break
     # 1 distribution; each image: 1 plane, 2 sections, 3 projections, 2 plots
     assert told == {
         "pictures": "17",
