@@ -15,6 +15,7 @@ from lightsheet.core.errors import NotFoundError, SettingsError
 from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_volume, write_volume
+from lightsheet.evaluate.seams import cuts_of_provenance
 from lightsheet.fuse.loaded_model import LoadedModel
 from lightsheet.networks import VolumeNetwork, build
 
@@ -82,6 +83,10 @@ def test_the_identity_network_returns_the_counts_with_name_size_and_metadata(
     assert made["model"] == "model"
     assert made["tile_zyx"] == [8, 16, 16]
     assert made["overlap_zyx"] == [0, 8, 8]
+    cuts = cuts_of_provenance(result.info.metadata)
+    assert cuts is not None
+    assert cuts[0] == (8,)
+    assert all(0 < cut < size for axis, size in zip(cuts, data.shape, strict=True) for cut in axis)
     assert len(made["weights_sha256"]) == 64
     assert made["version"]
     assert tifffile.imread(tmp_path / "out" / "image_3_nucleus_angle.tif").shape == data.shape

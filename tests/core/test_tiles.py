@@ -82,6 +82,7 @@ def test_window_of_two_tiles_against_the_formula() -> None:
     np.testing.assert_allclose(right.window[:4], rise, rtol=1e-6)
     np.testing.assert_allclose(right.window[4:], 1.0)
     np.testing.assert_allclose(left.window[10:], rise[::-1], rtol=1e-6)
+    assert plan.cuts_zyx == ([10, 14], [], [])
 
 
 @pytest.mark.parametrize(("reach", "halo"), [(0, 0), (3, 3), (8, 8), (9, 6), (50, 6), (None, 4)])

@@ -75,7 +75,6 @@ def test_equal_volumes_and_missing_cuts() -> None:
 def test_cuts_from_a_step_and_from_provenance() -> None:
     assert cuts_of_step((10, 9, 8), (4, 0, 3)) == ((4, 8), (), (3, 6))
     assert cuts_of_provenance({"lightsheet": {"cuts_zyx": [[4], [], [3, 6]]}}) == ((4,), (), (3, 6))
-    assert cuts_of_provenance({"lightsheet": {"tiles": {"cuts_zyx": [[4], [], []]}}}) == ((4,), (), ())
     assert cuts_of_provenance({"lightsheet": {"model": "x"}}) is None
     assert cuts_of_provenance({}) is None
     with pytest.raises(

@@ -114,6 +114,15 @@ class TilePlan:
         """Voxels computed per voxel of the volume; 1 is the least."""
         return self.count * math.prod(self.tile_zyx) / math.prod(self.shape_zyx)
 
+    @property
+    def cuts_zyx(self) -> tuple[list[int], list[int], list[int]]:
+        """Planes along Z, Y and X where a tile begins or ends to contribute: where seams could show."""
+        z, y, x = (
+            sorted({edge for span in spans for edge in (span.first, span.last)} - {0, size})
+            for spans, size in zip(self.axes, self.shape_zyx, strict=True)
+        )
+        return z, y, x
+
     def rows(self) -> Iterator[tuple[Span, list[Tile]]]:
         """Tiles of equal Z, in order along Z: what is before the next row's ``first`` is then finished."""
         zs, ys, xs = self.axes

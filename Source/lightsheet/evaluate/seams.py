@@ -134,8 +134,7 @@ def cuts_of_provenance(metadata: Mapping[str, Any]) -> Cuts | None:
     provenance = metadata.get("lightsheet")
     if not isinstance(provenance, Mapping):
         return None
-    tiles = provenance.get("tiles")
-    told = provenance.get("cuts_zyx", tiles.get("cuts_zyx") if isinstance(tiles, Mapping) else None)
+    told = provenance.get("cuts_zyx")
     if not isinstance(told, Sequence) or len(told) != 3:
         return None
     z, y, x = (tuple(int(cut) for cut in cuts) for cuts in told)

@@ -126,9 +126,10 @@ class Fuser:
         LOG.info("%s: model %s: %s", view.name, choice.model.name, choice.reason)
         for line in plan.lines(runner):
             LOG.info("%s: %s", view.name, line)
-        made = {**record, "tile_zyx": plan.tiles.tile_zyx, "overlap_zyx": plan.tiles.overlap_zyx}
+        tiles = plan.tiles
+        grid = {"tile_zyx": tiles.tile_zyx, "overlap_zyx": tiles.overlap_zyx, "cuts_zyx": tiles.cuts_zyx}
         info = dataclasses.replace(volume.info, dtype="uint16")
-        with volume_writer(output, info, provenance=made) as writer:
+        with volume_writer(output, info, provenance={**record, **grid}) as writer:
             for planes in predict_slabs(volume, inputs, runner, plan):
                 writer.write(inputs.normalization.undo(planes))
         return writer.report.clipped_fraction
