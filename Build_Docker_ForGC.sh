@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Builds the container for the challenge and writes the file to upload. See Docker/README.md.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: bash Build_Docker_ForGC.sh [options]
+
+Builds the container image from this folder and writes the .tar.gz to upload to Grand Challenge.
+
+  --variant gpu|cpu|slim  gpu (default): PyTorch for CUDA 12.6, runs on a CPU too; cpu: PyTorch for CPUs;
+                          slim: OpenVINO, no PyTorch inside
+  --base IMAGE            base image, a Debian or Ubuntu (default: docker.io/library/debian:bookworm-slim)
+  --runtime SPEC          package that runs the network, such as torch==2.9.1 (default: by variant)
+  --runtime_index URL     package index of that build; "" for none (default: by variant)
+  --tag TAG               name of the image (default: lightsheet:<variant>)
+  --output FOLDER         where the .tar.gz goes (default: dist)
+  --models FOLDER         model folders to ship (default: resources/models)
+  --model_tarball         write those models as a tarball too, for the platform's Models page
+  --no_save               build only, write no file
+  --engine docker|podman  default: the first of the two that works
+  -h, --help              this text
+
+Environment variables: CONTAINER_ENGINE (as --engine), LIGHTSHEET_ENGINE_FLAGS (flags before the engine's
+subcommand), LIGHTSHEET_BUILD_FLAGS (flags of 'build'), and PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS,
+which are handed to pip. With PIP_FIND_LINKS, the default --runtime_index is none.
+TEXT
+}
+
+fail() {
+    echo "Build_Docker_ForGC.sh: error: $*" >&2
+    exit 2
+}
+
+value_of() { # flag, number of arguments left
+    [ "$2" -ge 2 ] || fail "$1: expected a value, got none; see --help"
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+variant=gpu base=docker.io/library/debian:bookworm-slim runtime="" tag="" output=dist
+index="" index_given=no models=resources/models tarball=no save=yes engine=${CONTAINER_ENGINE:-}
+while [ $# -gt 0 ]; do
+    case $1 in
+        --variant | --base | --runtime | --runtime_index | --tag | --output | --models | --engine) value_of "$1" $# ;;&
+        --variant) variant=$2 && shift 2 ;;
+        --base) base=$2 && shift 2 ;;
+        --runtime) runtime=$2 && shift 2 ;;
+        --runtime_index) index=$2 && index_given=yes && shift 2 ;;
+        --tag) tag=$2 && shift 2 ;;
+        --output) output=$2 && shift 2 ;;
+        --models) models=${2%/} && shift 2 ;;
+        --engine) engine=$2 && shift 2 ;;
+        --model_tarball) tarball=yes && shift ;;
+        --no_save) save=no && shift ;;
+        -h | --help) usage && exit 0 ;;
+        *) fail "$1: expected an option, got this; see --help" ;;
+    esac
+done
+
+case $variant in
+    gpu) default_runtime=torch==2.9.1 default_index=https://download.pytorch.org/whl/cu126 ;;
+    cpu) default_runtime=torch==2.13.0 default_index=https://download.pytorch.org/whl/cpu ;;
+    slim) default_runtime="openvino>=2025.0,<2027" default_index="" ;;
+    *) fail "--variant: expected gpu, cpu or slim, got '$variant'" ;;
+esac
+[ -z "${PIP_FIND_LINKS:-}" ] || default_index=""
+[ "$index_given" = yes ] || index=$default_index
+runtime=${runtime:-$default_runtime}
+tag=${tag:-lightsheet:$variant}
+
+if [ -z "$engine" ]; then
+    for candidate in docker podman; do
+        if command -v "$candidate" >/dev/null && "$candidate" version >/dev/null 2>&1; then
+            engine=$candidate && break
+        fi
+    done
+    [ -n "$engine" ] || fail "expected docker or podman, got neither; install one, or start the docker service"
+fi
+command -v "$engine" >/dev/null || fail "--engine: expected docker or podman, '$engine' is not installed"
+
+compgen -G "$models/*/settings.json" >/dev/null || fail "--models: expected model folders in '$models', got none"
+# The build context ends at this folder, so models from elsewhere are copied into it for the build.
+context=.
+if [ "$models" != resources/models ]; then
+    context=$(mktemp -d)
+    trap 'rm -rf "$context"' EXIT
+    mkdir -p "$context/Source" "$context/resources/models"
+    cp -r Docker .dockerignore "$context/" && cp -r Source/lightsheet "$context/Source/"
+    cp -r "$models"/. "$context/resources/models/"
+fi
+
+read -r -a engine_flags <<<"${LIGHTSHEET_ENGINE_FLAGS:-}"
+read -r -a build_flags <<<"${LIGHTSHEET_BUILD_FLAGS:-}"
+run_engine() { "$engine" ${engine_flags[@]+"${engine_flags[@]}"} "$@"; }
+arguments=(--build-arg "BASE_IMAGE=$base" --build-arg "RUNTIME=$runtime" --build-arg "RUNTIME_INDEX=$index")
+arguments+=(--build-arg "REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")
+for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS; do
+    [ -z "${!name:-}" ] || arguments+=(--build-arg "$name=${!name}")
+done
+
+echo "building $tag ($variant: $runtime on $base) with $engine"
+run_engine build --platform linux/amd64 ${build_flags[@]+"${build_flags[@]}"} "${arguments[@]}" \
+    --file Docker/Dockerfile --tag "$tag" "$context" || fail "the build of $tag failed; what went wrong is above"
+size=$(run_engine image inspect --format '{{.Size}}' "$tag")
+echo "built $tag: $((size / 1000000)) MB unpacked"
+
+stamp=$(date +%Y-%m-%d_%H%M)
+pack() { # file: compresses what comes in, whole or not at all
+    local partial=$1.partial
+    if command -v pigz >/dev/null; then pigz -c >"$partial"; else gzip -c >"$partial"; fi
+    mv "$partial" "$1"
+    echo "wrote $1: $(($(stat -c %s "$1") / 1000000)) MB"
+}
+if [ "$save" = yes ] || [ "$tarball" = yes ]; then
+    mkdir -p "$output" 2>/dev/null && [ -w "$output" ] || fail "--output: expected a folder that can be written, got '$output'"
+fi
+if [ "$save" = yes ]; then
+    formats=()
+    [ "$engine" = docker ] || formats=(--format docker-archive)
+    run_engine save ${formats[@]+"${formats[@]}"} "$tag" | pack "$output/lightsheet_${variant}_$stamp.tar.gz"
+    echo "try it before the upload: lightsheet doctor --image $output/lightsheet_${variant}_$stamp.tar.gz"
+fi
+if [ "$tarball" = yes ]; then
+    tar --owner=0 --group=0 --mode=a+rX -C "$models" -c . | pack "$output/models_$stamp.tar.gz"
+fi

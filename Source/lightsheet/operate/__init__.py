@@ -1,0 +1,1 @@
+"""What runs around the package: the challenge's container and the doctor that tries an image first."""

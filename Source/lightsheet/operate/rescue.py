@@ -1,0 +1,266 @@
+"""One view in, one image out, whatever goes wrong: the best model, the next one, or the view itself.
+
+The score of the challenge is relative to the view: a copy of it scores 0. So where no model can be used or
+the image has nothing to restore, the view is handed on unchanged, never a blank image, and the log and the
+result's metadata say why. Only what can't be read or written is an error.
+"""
+
+import dataclasses
+import itertools
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tifffile
+
+import lightsheet
+from lightsheet.core.axes import CHANNELS, SpacingUm
+from lightsheet.core.errors import LightsheetError, MetadataError, ModelError, OutputError
+from lightsheet.core.files import written_beside
+from lightsheet.core.model_folder import SETTINGS, ModelFolder, open_model
+from lightsheet.core.progress import LOG
+from lightsheet.core.tiff_metadata import imagej_keys, shaped_keys
+from lightsheet.core.volume import Overrides, VolumeInfo
+from lightsheet.core.volumes import open_volume, read_info, volume_writer
+from lightsheet.fuse.fusion_settings import FusionSettings
+
+if TYPE_CHECKING:
+    from lightsheet.fuse.fuse_file import Fuser
+
+# A study that no model is for; stands for one that can't be understood.
+NO_STUDY = 0
+_COUNTS = ("uint8", "uint16")  # types whose numbers the result holds unchanged
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one view.
+
+    Attributes
+    ----------
+    path : the result
+    model : name of the model; None when the view was handed on
+    reason : why the view was handed on; empty when a model was used
+    """
+
+    path: Path
+    model: str | None
+    reason: str = ""
+
+
+def usable_models(where: Path) -> list[ModelFolder]:
+    """Open the models in a folder or up to two folders below it; damaged ones are told and left out."""
+    found = []
+    for settings in sorted(path for depth in ("", "*/", "*/*/") for path in where.glob(depth + SETTINGS)):
+        try:
+            found.append(open_model(settings.parent))
+        except (ModelError, OSError) as error:
+            LOG.warning("model left out: %s", one_line(error))
+    if found:
+        LOG.info("models of %s: %s", where, ", ".join(model.name for model in found))
+    return found
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What is known of a view before its voxels are read.
+
+    Attributes
+    ----------
+    info : what its metadata say; None where they say nothing or nonsense
+    repair : what stands in for nonsense and gaps when it is fused
+    complete : with this it can be opened, whatever its metadata say; for copying only
+    notes : what was wrong, for the log
+    obstacle : why it can't be fused at all
+    """
+
+    info: VolumeInfo
+    repair: Overrides
+    complete: Overrides
+    notes: tuple[str, ...] = ()
+    obstacle: str | None = None
+
+
+class Restorer:
+    """Fuses views one after the other; whatever happens, a readable view gives a result.
+
+    Parameters
+    ----------
+    choices : lists of models to choose from; a later list is used where none of the earlier fits. Without
+        any, every view is handed on unchanged
+    settings : how views are fused
+    """
+
+    def __init__(
+        self, choices: Sequence[Sequence[ModelFolder]], settings: FusionSettings | None = None
+    ) -> None:
+        self._choices = [list(models) for models in choices if models]
+        self._settings = settings or FusionSettings()
+        self._fusers: dict[tuple[Path, ...], Fuser] = {}
+
+    def restore(self, view: Path, output: Path) -> Outcome:
+        """Write the fused view, or the view itself, to ``output``.
+
+        Raises
+        ------
+        VolumeError
+            When the view can't be read.
+        OutputError
+            When the result can't be written.
+        """
+        if is_single_plane(view):
+            copy_file(view, output)
+            return _told(Outcome(output, None, f"{view.name}: one plane, not a volume"))
+        known = self.understand(view)
+        for note in known.notes:
+            LOG.warning("%s: %s", view.name, note)
+        if known.obstacle:
+            return hand_on(view, output, known, known.obstacle)
+        return self._fuse(view, output, known)
+
+    def understand(self, view: Path) -> Understood:
+        """Find what of a view's metadata can be used, and what stands in for nonsense and gaps.
+
+        Raises
+        ------
+        VolumeError
+            When the view can't be read.
+        """
+        spacing = self._usual_spacing()
+        complete = Overrides(spacing or (1.0, 1.0, 1.0), CHANNELS[0], NO_STUDY)
+        info = read_info(view, complete)
+        said: dict[str, Any] = {}
+        broken: dict[str, str] = {}
+        for name in ("spacing_um", "channel", "study"):
+            changes: dict[str, Any] = {name: None}
+            try:
+                said[name] = getattr(read_info(view, dataclasses.replace(complete, **changes)), name)
+            except MetadataError as error:
+                said[name], broken[name] = None, one_line(error)
+        info = dataclasses.replace(info, **said)
+        notes = list(broken.values())
+        if info.spacing_um is None and spacing is not None:
+            notes.append(f"voxel size unknown; {', '.join(f'{s:g}' for s in spacing)} um assumed")
+        repair = Overrides(
+            spacing if info.spacing_um is None else None, None, NO_STUDY if "study" in broken else None
+        )
+        return Understood(info, repair, complete, tuple(notes), broken.get("channel"))
+
+    def _fuse(self, view: Path, output: Path, known: Understood) -> Outcome:
+        """Try the models, best first."""
+        reason = "there is no usable model"
+        for models in self._choices:
+            left = [model.path for model in models]
+            while left:
+                try:
+                    fused = self._fuser(left).fuse(view, output, known.repair, overwrite=True)
+                    return Outcome(fused.path, fused.model)
+                except OutputError:
+                    raise
+                except ModelError as error:
+                    reason = one_line(error)
+                    named = [path for path in left if str(path) in reason]
+                    left = [path for path in left if path not in named] if named else []
+                except Exception as error:  # noqa: BLE001 - whatever it is, the view itself is a valid result
+                    reason = one_line(error)
+                    left = []
+                LOG.warning("%s: %s", view.name, reason)
+        return hand_on(view, output, known, reason)
+
+    def _fuser(self, models: Sequence[Path]) -> "Fuser":
+        from lightsheet.fuse.fuse_file import Fuser  # here, so that a broken runtime costs the model only
+
+        key = tuple(models)
+        if key not in self._fusers:
+            self._fusers[key] = Fuser(key, self._settings)
+        return self._fusers[key]
+
+    def _usual_spacing(self) -> SpacingUm | None:
+        """Voxel size of the first model's training volumes."""
+        for model in itertools.chain(*self._choices):
+            told = model.fingerprint.get("median", {}).get("spacing_um")
+            if isinstance(told, list) and len(told) == len("zyx"):
+                z, y, x = (float(size) for size in told)
+                return z, y, x
+        return None
+
+
+def hand_on(view: Path, output: Path, known: Understood, reason: str) -> Outcome:
+    """Write the view itself as the result: its counts and metadata, with the reason in them.
+
+    Where the form of the result could not hold what the view says (real numbers, no voxel size, which
+    the platform wants), the file is copied as it is.
+
+    Raises
+    ------
+    VolumeError
+        When the pixel data can't be read to the end.
+    OutputError
+        When the result can't be written.
+    """
+    provenance: dict[str, Any] = {
+        "made_by": "lightsheet container",
+        "version": lightsheet.__version__,
+        "view": view.name,
+        "model": None,
+        "reason": f"the view itself: {reason}",
+    }
+    whole = known.info.spacing_um is not None and known.info.dtype in _COUNTS
+    with open_volume(view, known.complete) as volume:
+        if whole:
+            with volume_writer(
+                output, dataclasses.replace(known.info, dtype="uint16"), provenance=provenance
+            ) as writer:
+                for slab in volume.slabs():
+                    writer.write(slab)
+        else:
+            for _ in volume.slabs():
+                pass  # decoding tells whether the file is whole
+    if not whole:
+        copy_file(view, output)
+    return _told(Outcome(output, None, f"{view.name}: {reason}"))
+
+
+def copy_file(view: Path, output: Path) -> None:
+    """Copy a file, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        When it can't be written.
+    """
+    with written_beside(output) as partial:
+        shutil.copyfile(view, partial)
+
+
+def is_single_plane(path: Path) -> bool:
+    """Whether a TIFF is one plane of numbers that can be decoded and whose metadata promise no more."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            page = tif.pages[0]
+            if len(tif.pages) != 1 or page.samplesperpixel != 1 or page.imagedepth != 1:
+                return False
+            promised = shaped_keys(tif).get("shape", page.shape)
+            planes = [int(imagej_keys(tif).get(key, 1)) for key in ("channels", "slices", "frames")]
+            if math.prod(planes) != 1 or math.prod(promised) != page.size:
+                return False
+            page.asarray()
+    except Exception:  # noqa: BLE001 - what is wrong with it is told by the reader of volumes
+        return False
+    return True
+
+
+def one_line(error: BaseException) -> str:
+    """Text of an error without line breaks; with its kind where it is none of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, LightsheetError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _told(outcome: Outcome) -> Outcome:
+    LOG.warning("the view is handed on unchanged (scores 0): %s", outcome.reason)
+    return outcome
