@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-real models clean
+.PHONY: help demo test check bench bench-real models container test-container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -43,6 +43,12 @@ bench-real: .venv/.ready ## the commands on real stacks (../shared/data), views 
 
 models: .venv/.ready ## train the models of resources/models on simulated data (half an hour)
 	$(BIN)/python benchmarks/models.py
+
+container: ## build the challenge's container (CPU variant) and write the file to upload; needs docker or podman
+	@bash Build_Docker_ForGC.sh --variant cpu
+
+test-container: .venv/.ready-dev ## build and run real images, good and sabotaged; needs docker or podman (minutes)
+	LIGHTSHEET_CONTAINER_TESTS=1 $(BIN)/python -m pytest tests/container -s
 
 clean: ## remove the environment and what the demo made
 	rm -rf .venv demo

@@ -9,9 +9,11 @@ SUBCOMMANDS = {
     "convert": ("lightsheet.cli.convert", "TIFF or OME-Zarr to H5 with distance and light channels"),
     "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
     "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),
+    "export": ("lightsheet.cli.export", "prepare models for fast prediction on CPUs"),
     "apply": ("lightsheet.cli.apply", "fuse views with a model"),
     "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),
     "project": ("lightsheet.cli.project", "maximum intensity projections of volumes"),
+    "doctor": ("lightsheet.cli.doctor", "try a container image before it is uploaded"),
 }
 
 
