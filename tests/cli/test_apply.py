@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_volume, write_volume
 from lightsheet.evaluate.seams import cuts_of_provenance
-from lightsheet.fuse.loaded_model import LoadedModel
+from lightsheet.fuse.torch_runtime import TorchRuntime
 from lightsheet.networks import VolumeNetwork, build
 
 SPACING = (2.0, 0.5, 0.4)
@@ -72,7 +73,7 @@ def test_the_identity_network_returns_the_counts_with_name_size_and_metadata(
 ) -> None:
     view = tmp_path / "image_3_nucleus_angle.tif"
     data = write_view(view)
-    arguments = [str(view), str(tmp_path / "out"), "--model", str(model), "--patch_size", "8,16,16"]
+    arguments = [str(view), str(tmp_path / "out"), "--model", str(model), "--patch_size", "8,16,20"]
     assert main([*arguments, "--overlap", "0,8,8"]) == 0
     result = read_volume(tmp_path / "out" / "image_3_nucleus_angle.tif")
     assert np.array_equal(result.data, data)
@@ -81,11 +82,13 @@ def test_the_identity_network_returns_the_counts_with_name_size_and_metadata(
     assert result.info.metadata["operator"] == "Ada"
     made = result.info.metadata["lightsheet"]
     assert made["model"] == "model"
-    assert made["tile_zyx"] == [8, 16, 16]
-    assert made["overlap_zyx"] == [0, 8, 8]
+    # Twice the rim of six voxels, which the network needs, and a step: the least a tile can be.
+    assert made["tile_zyx"] == [12, 16, 20]
+    assert made["overlap_zyx"] == [12, 12, 12]
+    assert made["independent_of_tiles"] is True
     cuts = cuts_of_provenance(result.info.metadata)
     assert cuts is not None
-    assert cuts[0] == (8,)
+    assert cuts[0] == () and len(cuts[1]) > 1
     assert all(0 < cut < size for axis, size in zip(cuts, data.shape, strict=True) for cut in axis)
     assert len(made["weights_sha256"]) == 64
     assert made["version"]
@@ -160,19 +163,20 @@ def test_a_stopped_run_leaves_nothing_half_written_and_goes_on(
 ) -> None:
     for name in ("a_angle.tif", "b_angle.tif"):
         write_view(tmp_path / "in" / name)
-    run, passes = LoadedModel.run, []
+    run, passes = TorchRuntime.submit, []
 
-    def stopped(self: LoadedModel, tile: np.ndarray) -> np.ndarray:
-        passes.append(tile.shape)
+    def stopped(self: TorchRuntime, *arguments: Any) -> Any:
+        passes.append(arguments[0])
         if len(passes) == 2:
             raise KeyboardInterrupt
-        return run(self, tile)
+        return run(self, *arguments)
 
-    monkeypatch.setattr(LoadedModel, "run", stopped)
-    command = [str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]
+    monkeypatch.setattr(TorchRuntime, "submit", stopped)
+    command = [str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model), "--runtime", "torch"]
     assert main(command) == 130
     assert "run the same command again" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_angle.tif"]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == [".b_angle.tif.journal", "a_angle.tif"]
     assert main(command) == 0
     assert len(passes) == 3
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_angle.tif", "b_angle.tif"]
@@ -268,8 +272,8 @@ def test_a_view_without_information_is_refused(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--patch_size", "12,16,16"], "--patch_size: expected a multiple of the network's stride 8 along Z"),
-        (["--patch_size", "16,16,16", "--overlap", "0,0,12"], "--overlap: expected at most 8 along X"),
+        (["--patch_size", "10,16,16"], "--patch_size: expected a multiple of the network's stride 4 along Z"),
+        (["--patch_size", "16,16,16", "--overlap", "0,0,16"], "--overlap: expected at most 12 along X"),
         (["--memory_gb", "0"], "--memory_gb: expected a number above 0, got 0"),
         (["--memory_gb", "0.0001"], "--memory_gb: expected at least"),
         (["--precision", "fp16", "--device", "cpu"], "--precision fp16: expected a GPU"),

@@ -17,10 +17,13 @@ from lightsheet.core.memory import GIB
 from lightsheet.core.model_folder import ModelFolder, ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.fuse.channels import stack_channels
+from lightsheet.fuse.describe import receptive_field
 from lightsheet.fuse.inputs import NetworkInputs, prepare_inputs
-from lightsheet.fuse.loaded_model import LoadedModel, load_model, receptive_field
-from lightsheet.fuse.planning import Limits, default_overlap, plan_prediction, smaller_plan
+from lightsheet.fuse.loaded_model import LoadedModel, Target, load_model
+from lightsheet.fuse.planning import Limits, PredictionPlan, default_overlap, plan_prediction, smaller_plan
 from lightsheet.fuse.predict import predict_slabs
+from lightsheet.fuse.program import Cost, Program
+from lightsheet.fuse.torch_runtime import TorchRuntime
 from lightsheet.networks import VolumeNetwork, build
 
 RAW_ONLY = ModelSettings({"name": "test"}, (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16))
@@ -66,8 +69,17 @@ class SmallNetwork(VolumeNetwork):
 def runner_of(
     network: VolumeNetwork, reach: ZYX | None, settings: ModelSettings = RAW_ONLY, per_voxel: float = 100.0
 ) -> LoadedModel:
-    folder = ModelFolder(Path("model"), settings, {}, {})
-    return LoadedModel(folder, network.eval(), torch.device("cpu"), torch.float32, reach, per_voxel)
+    """A model whose passes take ``per_voxel`` bytes a voxel."""
+    runtime = TorchRuntime(network, torch.device("cpu"))
+    cost = Cost(1000.0, per_voxel / runtime.bytes_per_number)
+    channels = len(settings.image_groups)
+    program = Program(channels, network.stride_zyx, network.fixed_zyx, reach, False, cost)
+    target = Target("torch", "cpu", "fp32")
+    return LoadedModel(ModelFolder(Path("model"), settings, {}, {}), program, runtime, target)
+
+
+def plan_of(shape: ZYX, runner: LoadedModel, limits: Limits) -> PredictionPlan:
+    return plan_prediction(shape, runner.program, runner.patch_zyx, runner.runtime, limits)
 
 
 def whole(network: nn.Module, channels: np.ndarray, stride: ZYX) -> np.ndarray:
@@ -83,7 +95,7 @@ def whole(network: nn.Module, channels: np.ndarray, stride: ZYX) -> np.ndarray:
 def predict(data: np.ndarray, runner: Any, limits: Limits, norm: Normalization | None = None) -> np.ndarray:
     volume = Memory(data)
     inputs = NetworkInputs(runner.settings, norm or Normalization(0.0, 1.0))
-    plan = plan_prediction(volume.info.shape_zyx, runner, limits)
+    plan = plan_of(volume.info.shape_zyx, runner, limits)
     return np.concatenate(list(predict_slabs(volume, inputs, runner, plan)))
 
 
@@ -103,7 +115,7 @@ def test_default_overlap_is_enough_for_a_small_network() -> None:
     settings = ModelSettings({"name": "test"}, (RAW_IMAGE,), 50.0, 100.0, (40, 40, 40))
     runner = runner_of(network, (9, 9, 9), settings, per_voxel=5000.0)
     limits = Limits(GIB // 2, patch_zyx=(40, 40, 40))
-    assert plan_prediction((20, 90, 75), runner, limits).tiles.count > 4
+    assert plan_of((20, 90, 75), runner, limits).tiles.count > 4
     difference = predict(data, runner, limits) - whole(network.eval(), data[None], (2, 2, 2))
     assert np.abs(difference).max() <= 1e-3
 
@@ -149,11 +161,11 @@ def test_memory_of_a_pass_of_the_reference_network_is_what_was_measured(tmp_path
     network = {"name": "unet3d", "in_channels": 2, "features": 16, "norm": "instance"}
     settings = ModelSettings(network, (RAW_IMAGE, SURFACE_DISTANCE), 50.0, 100.0, (64, 256, 256))
     folder = save_model(tmp_path / "m", settings, build(network).state_dict(), {}, {}, "")
-    model = load_model(folder, "cpu")
-    assert model.bytes_per_voxel == pytest.approx(700, rel=0.05)
-    assert model.tile_dependent
-    assert model.reach_zyx == (60, 60, 60)
-    assert model.description == "PyTorch on cpu, fp32"
+    model = load_model(folder, "cpu", runtime="torch")
+    assert model.program.whole.numbers * model.runtime.bytes_per_number == pytest.approx(700, rel=0.05)
+    assert model.program.tile_dependent
+    assert model.program.reach_zyx == (60, 60, 60)
+    assert model.runtime.description == "PyTorch on cpu, fp32"
 
 
 def test_channels_of_a_region_are_those_of_the_whole_volume() -> None:
@@ -221,11 +233,12 @@ def test_finished_planes_are_kept_when_memory_gets_short() -> None:
     data = np.random.default_rng(0).normal(0, 1, (64, 16, 16)).astype(np.float32)
     network = Identity(fail_at=7)
     limits = Limits(PLENTY, patch_zyx=(16, 16, 16), overlap_zyx=(4, 4, 4))
-    result = predict(data, runner_of(network, (2, 2, 2)), limits)
+    runner = runner_of(network, (2, 2, 2))
+    result = predict(data, runner, limits)
     np.testing.assert_allclose(result, data, atol=1e-6)
     # Five rows of one tile: had all begun again, tiles of half the size would be at least ten more.
-    plan = plan_prediction((64, 16, 16), runner_of(network, (2, 2, 2)), limits)
-    half = smaller_plan(plan, runner_of(network, (2, 2, 2)))
+    plan = plan_of((64, 16, 16), runner, limits)
+    half = smaller_plan(plan, runner.program, runner.runtime)
     assert half is not None
     assert network.tiles < plan.tiles.count + half.tiles.count
 
@@ -260,9 +273,7 @@ def test_planes_come_in_order_in_pieces_and_each_is_read_once() -> None:
     data = np.random.default_rng(0).normal(0, 1, (100, 12, 12)).astype(np.float32)
     volume = Memory(data)
     runner = runner_of(Identity(), (2, 2, 2))
-    plan = plan_prediction(
-        (100, 12, 12), runner, Limits(PLENTY, patch_zyx=(16, 12, 12), overlap_zyx=(8, 0, 0))
-    )
+    plan = plan_of((100, 12, 12), runner, Limits(PLENTY, patch_zyx=(16, 12, 12), overlap_zyx=(8, 0, 0)))
     pieces = list(predict_slabs(volume, NetworkInputs(RAW_ONLY, Normalization(0, 1)), runner, plan))
     assert max(len(piece) for piece in pieces) <= 16
     assert volume.planes_read == 100
@@ -280,12 +291,12 @@ def test_little_is_computed_twice_on_the_shapes_of_all_studies(shape: ZYX) -> No
     network = SmallNetwork()
     network.stride_zyx = (8, 8, 8)
     runner = runner_of(network, (60, 60, 60), settings, per_voxel=704.0)
-    plan = plan_prediction(shape, runner, Limits(12 * GIB))
+    plan = plan_of(shape, runner, Limits(12 * GIB))
     assert plan.tiles.redundancy <= 1.6
     assert plan.tiles.overlap_zyx == (24, 32, 32)
     assert 2 * GIB < plan.memory <= 12 * GIB
     # Less memory: smaller tiles, more work.
-    little = plan_prediction(shape, runner, Limits(3 * GIB))
+    little = plan_of(shape, runner, Limits(3 * GIB))
     assert little.memory <= 3 * GIB
     assert little.tiles.redundancy > plan.tiles.redundancy
 
@@ -293,24 +304,22 @@ def test_little_is_computed_twice_on_the_shapes_of_all_studies(shape: ZYX) -> No
 def test_memory_that_holds_no_tile() -> None:
     runner = runner_of(SmallNetwork(), (9, 9, 9), per_voxel=1e7)
     with pytest.raises(SettingsError, match=r"--memory_gb: expected at least [\d.]+ GiB .*, got 1$"):
-        plan_prediction((64, 64, 64), runner, Limits(GIB))
+        plan_of((64, 64, 64), runner, Limits(GIB))
 
 
-def test_networks_with_statistics_of_the_tile_keep_their_patch() -> None:
-    network = build({"name": "unet3d", "in_channels": 1, "features": 2, "norm": "instance"})
+def test_networks_that_see_everything_keep_their_patch() -> None:
     settings = ModelSettings({"name": "test"}, (RAW_IMAGE,), 50.0, 100.0, (32, 64, 64))
-    runner = runner_of(network, (60, 60, 60), settings)
-    plan = plan_prediction((65, 200, 300), runner, Limits(PLENTY))
+    plan = plan_of((65, 200, 300), runner_of(SmallNetwork(), None, settings), Limits(GIB // 4))
     assert plan.tiles.tile_zyx == (32, 64, 64)
     assert plan.tiles.overlap_zyx == (16, 24, 24)
-    assert plan.tiles.halo_zyx != (60, 60, 60)
+    assert not plan.exact
 
 
 def test_overlap_is_no_more_than_twice_the_receptive_field_and_half_a_tile() -> None:
     runner = runner_of(SmallNetwork(), (3, 9, 60))
-    assert default_overlap((64, 64, 256), runner) == (6, 18, 32)
-    assert default_overlap((64, 64, 256), runner, 8) == (6, 8, 32)
-    plan = plan_prediction((64, 64, 64), runner, Limits(PLENTY, patch_zyx=(16, 16, 16)))
+    assert default_overlap((64, 64, 256), runner.program) == (6, 18, 32)
+    assert default_overlap((64, 64, 256), runner.program, 8) == (6, 8, 32)
+    plan = plan_of((64, 64, 64), runner, Limits(PLENTY, patch_zyx=(16, 16, 16)))
     assert plan.tiles.overlap_zyx == (6, 8, 8)
 
 
@@ -319,10 +328,10 @@ def test_little_memory_makes_the_overlap_smaller_rather_than_the_work_many_times
     network = SmallNetwork()
     network.stride_zyx = (8, 8, 8)
     runner = runner_of(network, (60, 60, 60), settings, per_voxel=704.0)
-    plan = plan_prediction((309, 1920, 1920), runner, Limits(GIB))
+    plan = plan_of((309, 1920, 1920), runner, Limits(GIB))
     assert plan.memory <= GIB
     assert plan.tiles.redundancy < 5
-    kept = plan_prediction((309, 1920, 1920), runner, Limits(GIB, overlap_zyx=(24, 32, 32)))
+    kept = plan_of((309, 1920, 1920), runner, Limits(GIB, overlap_zyx=(24, 32, 32)))
     assert kept.tiles.redundancy > 10
 
 
@@ -333,7 +342,7 @@ def test_a_network_of_one_size_gets_that_size() -> None:
     data = np.random.default_rng(0).normal(0, 1, (5, 20, 33)).astype(np.float32)
     np.testing.assert_allclose(predict(data, runner, Limits(PLENTY)), data, atol=1e-6)
     with pytest.raises(SettingsError, match=r"--patch_size: expected 16 x 16 x 16, the only size"):
-        plan_prediction((5, 20, 33), runner, Limits(PLENTY, patch_zyx=(8, 8, 8)))
+        plan_of((5, 20, 33), runner, Limits(PLENTY, patch_zyx=(8, 8, 8)))
 
 
 # Loading.
@@ -351,13 +360,14 @@ def test_a_loaded_model_computes_what_the_saved_network_does(tmp_path: Path) -> 
     module = build(network)
     module(torch.randn((2, 1, 16, 16, 16)))  # moves the running statistics
     settings = ModelSettings(network, (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16))
-    model = load_model(save_model(tmp_path / "m", settings, module.state_dict(), {}, {}, ""), "cpu")
+    folder = save_model(tmp_path / "m", settings, module.state_dict(), {}, {}, "")
+    model = load_model(folder, "cpu", runtime="torch")
     tile = np.random.default_rng(0).normal(0, 1, (1, 8, 16, 8)).astype(np.float32)
     expected = whole(module.eval(), tile, (8, 8, 8))
     np.testing.assert_allclose(model.run(tile), expected, atol=1e-6)
-    assert not model.tile_dependent
-    low = load_model(model.folder, "cpu", "bf16")
-    assert low.description.endswith("bf16")
+    assert not model.program.tile_dependent
+    low = load_model(model.folder, "cpu", "bf16", "torch")
+    assert low.runtime.description.endswith("bf16")
     assert np.abs(low.run(tile) - expected).max() < 0.05 * np.abs(expected).max()
 
 
@@ -382,4 +392,4 @@ def test_devices_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_model(folder, "cuda")
     with pytest.raises(SettingsError, match="--precision fp16: expected a GPU, got a CPU"):
         load_model(folder, "cpu", "fp16")
-    assert load_model(folder).device.type == "cpu"
+    assert load_model(folder).target.device == "cpu"

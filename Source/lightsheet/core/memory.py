@@ -23,8 +23,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "can't allocate memory", "cannot allocate memory"))
+    return any(sign in text for sign in _SIGNS)
 
+
+_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "bad allocation")
 
 _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),

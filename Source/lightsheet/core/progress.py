@@ -13,26 +13,55 @@ SECONDS_BETWEEN_LINES = 10.0
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` and show how far the work is, on stderr.
+class Progress:
+    """Shows how far work is whose steps are counted one by one, on stderr; a context manager.
 
     On a terminal this is a bar. In a log file it is a plain line every ten seconds and one at the end.
+
+    Parameters
+    ----------
+    label : what is counted
+    total : how many there will be, if that is known
     """
+
+    def __init__(self, label: str, total: int | None = None) -> None:
+        self._label, self._total = label, total
+        self._bar = (
+            tqdm(desc=label, total=total, leave=False, file=sys.stderr) if sys.stderr.isatty() else None
+        )
+        self._started = self._last = time.monotonic()
+        self._count = 0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def advance(self) -> None:
+        """Count one."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update()
+            return
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES and self._count != self._total:
+            self._last = now
+            spent = now - self._started
+            LOG.info("%s: %d of %s after %.0f s", self._label, self._count, self._total or "?", spent)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None:
+            LOG.info("%s: %d done in %.1f s", self._label, self._count, time.monotonic() - self._started)
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yield ``items`` and show how far the work is; see `Progress`."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=label, total=total, leave=False, file=sys.stderr)
-        return
-    started = last = time.monotonic()
-    count = 0
-    for item in items:
-        yield item
-        count += 1
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES and count != total:
-            last = now
-            LOG.info("%s: %d of %s after %.0f s", label, count, total or "?", now - started)
-    LOG.info("%s: %d done in %.1f s", label, count, time.monotonic() - started)
+    with Progress(label, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

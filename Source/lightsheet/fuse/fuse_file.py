@@ -1,18 +1,17 @@
 """One file in, one fused file out: choose, plan, run, write. The command and the container call this."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 import lightsheet
 from lightsheet.core.allocator import keep_freed_memory
-from lightsheet.core.errors import LightsheetError, SettingsError, VolumeError
+from lightsheet.core.errors import LightsheetError, VolumeError
 from lightsheet.core.files import content_hash, settings_hash
-from lightsheet.core.memory import GIB, available_memory
 from lightsheet.core.model_folder import ModelFolder, open_model
 from lightsheet.core.progress import LOG
 from lightsheet.core.tiff_metadata import PROVENANCE_KEY
@@ -20,12 +19,14 @@ from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable, volume_writer
 from lightsheet.fuse.choose import Choice, choose_given, choose_shipped, shipped_models
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.inputs import converted_file, prepare_inputs
-from lightsheet.fuse.loaded_model import LoadedModel, choose_device, choose_dtype, load_model
-from lightsheet.fuse.planning import Limits, plan_prediction
-from lightsheet.fuse.predict import predict_slabs
-
-_SHARE_OF_FREE_MEMORY = 0.75
+from lightsheet.fuse.inputs import NetworkInputs, converted_file, prepare_inputs
+from lightsheet.fuse.journal import Journal
+from lightsheet.fuse.loaded_model import LoadedModel, choose_target, load_model
+from lightsheet.fuse.members import FlippedRuntime, Member, add_to_mean, members
+from lightsheet.fuse.planning import PredictionPlan, plan_of_sizes, plan_prediction
+from lightsheet.fuse.predict import Deadline, predict_slabs
+from lightsheet.fuse.resources import Resources
+from lightsheet.fuse.runtime import Floats
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,16 @@ class Fused:
     ----------
     path : the result
     done_before : an earlier run had made the same result, nothing was computed
-    model : name of the model
+    model : name of the model, or of several
     clipped_fraction : share of voxels outside 0 to 65535; 0 when done before
+    filled_fraction : share of voxels that are the view's, because the time was over
     """
 
     path: Path
     done_before: bool
     model: str
     clipped_fraction: float = 0.0
+    filled_fraction: float = 0.0
 
 
 class Fuser:
@@ -52,14 +55,16 @@ class Fuser:
     Parameters
     ----------
     models : model folders to choose from; none: the shipped ones
-    settings : tiles, device, precision, memory
+    settings : tiles, device, precision, memory, time
 
     Raises
     ------
     ModelError
         When a model folder is missing or damaged.
     SettingsError
-        When the device isn't there or the memory isn't positive.
+        When the device isn't there or a limit isn't positive.
+    MissingExtraError
+        When a runtime is wanted that is not installed.
     """
 
     def __init__(self, models: Sequence[Path] = (), settings: FusionSettings | None = None) -> None:
@@ -67,10 +72,10 @@ class Fuser:
         self._given = bool(models)
         self._models = [open_model(path) for path in models] if models else shipped_models()
         self._loaded: dict[Path, LoadedModel] = {}
-        self._dtype = choose_dtype(self.settings.precision, choose_device(self.settings.device))
+        target = choose_target(self.settings.device, self.settings.precision, self.settings.runtime)
         # Asked once: memory that PyTorch keeps for the next volume no longer counts as free.
-        self._memory = self._memory_limit()
-        if choose_device(self.settings.device).type == "cpu":
+        self._resources = Resources(self.settings, on_gpu=target.device == "cuda")
+        if target.runtime == "torch" and target.device == "cpu":
             keep_freed_memory()
 
     def fuse(
@@ -78,7 +83,8 @@ class Fuser:
     ) -> Fused:
         """Fuse one view into the file ``output``, which is written whole or not at all.
 
-        A result that is there already, made from the same input by the same model and settings, is kept.
+        A result that is there already, made from the same input by the same model and settings, is kept. A
+        run that was stopped goes on at its tile, by the journal beside the result.
 
         Parameters
         ----------
@@ -92,79 +98,153 @@ class Fuser:
         LightsheetError
             Of the kind and with the message that says what is wrong with view, model or output.
         """
+        deadline = self._resources.deadline()
         given = overrides or Overrides()
         info = read_info(view, given)
         choice = self.choose(info)
-        record = self._record(view, info, choice)
+        models = self._ensemble(info, choice)
+        record = self._record(view, info, choice, models)
+        names = " + ".join(model.name for model in models)
         if not overwrite and _key_of(output) == record["key"]:
             LOG.info("%s: done before, kept (--overwrite to do it again)", output)
-            return Fused(output, True, choice.model.name)
+            return Fused(output, True, names)
         with open_volume(view, given) as volume:
             _refuse_without_information(volume)
-            clipped = self._predict(volume, view, given, output, choice, record)
-        return Fused(output, False, choice.model.name, clipped)
+            job = _Job(volume, view, given, output, record)
+            clipped, filled = self._predict(job, models, deadline)
+        return Fused(output, False, names, clipped, filled)
 
     def choose(self, info: VolumeInfo) -> Choice:
         """Return the model for a view and the reason."""
         choose = choose_given if self._given else choose_shipped
         return choose(info, self._models)
 
+    def _ensemble(self, info: VolumeInfo, choice: Choice) -> list[ModelFolder]:
+        """Return the chosen model, or all given ones that fit the channel if their mean is wanted."""
+        if not (self._given and self.settings.ensemble):
+            return [choice.model]
+        return [model for model in self._models if model.settings.channel in (None, info.channel)] or [
+            choice.model
+        ]
+
     def _predict(
-        self,
-        volume: LazyVolume,
-        view: Path,
-        overrides: Overrides,
-        output: Path,
-        choice: Choice,
-        record: dict[str, Any],
-    ) -> float:
-        runner = self._load(choice.model)
-        # Channels stored in an H5 file hold for the voxel size it was converted with.
-        stored = converted_file(view) if overrides.spacing_um is None else None
-        inputs = prepare_inputs(volume, runner.settings, stored)
-        plan = plan_prediction(volume.info.shape_zyx, runner, self._limits())
-        LOG.info("%s: model %s: %s", view.name, choice.model.name, choice.reason)
-        for line in plan.lines(runner):
-            LOG.info("%s: %s", view.name, line)
-        tiles = plan.tiles
-        grid = {"tile_zyx": tiles.tile_zyx, "overlap_zyx": tiles.overlap_zyx, "cuts_zyx": tiles.cuts_zyx}
-        info = dataclasses.replace(volume.info, dtype="uint16")
-        with volume_writer(output, info, provenance={**record, **grid}) as writer:
-            for planes in predict_slabs(volume, inputs, runner, plan):
-                writer.write(inputs.normalization.undo(planes))
-        return writer.report.clipped_fraction
+        self, job: "_Job", models: list[ModelFolder], deadline: Deadline | None
+    ) -> tuple[float, float]:
+        """Predict by all members, write the result; shares of clipped and of filled voxels."""
+        flips = self.settings.flips
+        if deadline is not None:
+            probe = self._prepared(job, models[0])
+            flips = self._resources.flips_in_time(job.volume.info, probe.model, len(models), deadline)
+        runs = members(models, flips)
+        job.record["members"] = len(runs)
+        journal = self._journal(job, len(runs))
+        if journal is None:
+            prepared = self._prepared(job, runs[0].model)
+            plan = self._plan(job, prepared, None)
+            planes = predict_slabs(job.volume, prepared.inputs, prepared.model, plan, None, deadline)
+            undone = (prepared.inputs.normalization.undo(some) for some in planes)
+            clipped = job.write(undone, plan)
+            return clipped, 0.0 if deadline is None else deadline.filled / job.volume.info.voxels
+        plan = self._run_members(job, runs, journal, deadline)
+        filled = journal.filled / job.volume.info.voxels / len(runs)
+        if filled:
+            job.record.update(filled_fraction=filled, key=f"{job.record['key']}, incomplete")
+            LOG.warning(
+                "%s: the time was over: %.1f %% is the view as it was (--time_budget_s)",
+                job.output,
+                100 * filled,
+            )
+        scale = self._prepared(job, runs[-1].model).inputs.normalization
+        clipped = job.write((scale.undo(some) for some in journal.planes("mean")), plan)
+        if self.settings.spread:
+            counts = np.float32(scale.range)
+            job.write_spread(np.sqrt(some / len(runs)) * counts for some in journal.planes("squares"))
+        journal.remove()
+        return clipped, filled
 
-    def _load(self, model: ModelFolder) -> LoadedModel:
-        if model.path not in self._loaded:
-            self._loaded[model.path] = load_model(model, self.settings.device, self.settings.precision)
-        return self._loaded[model.path]
+    def _journal(self, job: "_Job", runs: int) -> Journal | None:
+        """Return the journal; one is needed for several members even if it's not to be resumed."""
+        if not self.settings.resume and runs == 1 and not self.settings.spread:
+            return None
+        key = settings_hash({"key": job.record["key"], "members": runs, "spread": self.settings.spread})
+        journal = Journal(job.output, key, job.volume.info.shape_zyx, squares=self.settings.spread)
+        if journal.resumed and not self.settings.resume:
+            journal.remove()
+            return Journal(job.output, key, job.volume.info.shape_zyx, squares=self.settings.spread)
+        return journal
 
-    def _memory_limit(self) -> int:
-        wanted = self.settings.memory_gb
-        if wanted is None:
-            return int(_SHARE_OF_FREE_MEMORY * available_memory())
-        if not wanted > 0:
-            raise SettingsError(f"--memory_gb: expected a number above 0, got {wanted}")
-        return int(wanted * GIB)
+    def _run_members(
+        self, job: "_Job", runs: list[Member], journal: Journal, deadline: Deadline | None
+    ) -> PredictionPlan:
+        """Predict by the members that are not done yet, adding up their mean in the journal."""
+        plan = None
+        for number in range(min(journal.member, len(runs) - 1), len(runs)):
+            prepared = self._prepared(job, runs[number].model)
+            plan = self._plan(job, prepared, journal)
+            if number < journal.member:
+                break  # all were done, only the result was not written
+            journal.begin(plan.layout.sizes())
+            runtime = FlippedRuntime(prepared.model.runtime, runs[number].axes)
+            model = dataclasses.replace(prepared.model, runtime=runtime)
+            if deadline is not None:
+                deadline.filled = journal.filled
+            for planes in predict_slabs(job.volume, prepared.inputs, model, plan, journal, deadline):
+                before: dict[str, Floats | None] = {"mean": None, "squares": None}
+                if number:
+                    before |= {n: journal.earlier(n, journal.planes_done, len(planes)) for n in journal.names}
+                journal.append(
+                    add_to_mean(planes, number, before["mean"], before["squares"]),
+                    0 if deadline is None else deadline.filled,
+                )
+            journal.next_member()
+        if plan is None:
+            raise ValueError("expected at least one model")
+        return plan
 
-    def _limits(self) -> Limits:
-        on_gpu = choose_device(self.settings.device).type == "cuda"
-        free = int(_SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info()[0]) if on_gpu else None
-        return Limits(self._memory, free, self.settings.patch_size, self.settings.overlap)
+    def _plan(self, job: "_Job", prepared: "_Prepared", journal: Journal | None) -> PredictionPlan:
+        """Plan the tiles, or take the plan of the run that was stopped."""
+        model, shape = prepared.model, job.volume.info.shape_zyx
+        if journal is not None and journal.plan is not None:
+            return plan_of_sizes(shape, model.program, model.runtime, journal.plan)
+        limits = self._resources.limits()
+        plan = plan_prediction(shape, model.program, model.patch_zyx, model.runtime, limits)
+        for line in (f"model {job.record['model']}: {job.record['reason']}", *plan.lines(model.runtime)):
+            LOG.info("%s: %s", job.view.name, line)
+        return plan
 
-    def _record(self, view: Path, info: VolumeInfo, choice: Choice) -> dict[str, Any]:
+    def _prepared(self, job: "_Job", folder: ModelFolder) -> "_Prepared":
+        """Load a model and make its inputs for the view."""
+        if job.prepared is None or job.prepared.model.folder.path != folder.path:
+            if folder.path not in self._loaded:
+                s = self.settings
+                self._loaded[folder.path] = load_model(folder, s.device, s.precision, s.runtime)
+            loaded = self._loaded[folder.path]
+            # Channels stored in an H5 file hold for the voxel size it was converted with.
+            stored = converted_file(job.view) if job.overrides.spacing_um is None else None
+            inputs = prepare_inputs(job.volume, loaded.settings, stored)
+            job.prepared = _Prepared(loaded.for_volume(job.volume, inputs), inputs)
+        return job.prepared
+
+    def _record(
+        self, view: Path, info: VolumeInfo, choice: Choice, models: list[ModelFolder]
+    ) -> dict[str, Any]:
         """Say how the result is made; its key tells whether a result that is there is the same."""
+        settings = self.settings
+        target = choose_target(settings.device, settings.precision, settings.runtime)
         record: dict[str, Any] = {
             "made_by": "lightsheet apply",
             "version": lightsheet.__version__,
             "view": view.name,
             "view_sha256": content_hash(view),
-            "model": choice.model.name,
-            "model_key": choice.model.key,
-            "weights_sha256": choice.model.settings.weights_sha256,
-            "patch_size": self.settings.patch_size,
-            "overlap": self.settings.overlap,
-            "precision": str(self._dtype).removeprefix("torch."),
+            "model": " + ".join(model.name for model in models),
+            "model_key": " + ".join(model.key for model in models),
+            "weights_sha256": " + ".join(model.settings.weights_sha256 for model in models),
+            "patch_size": settings.patch_size,
+            "overlap": settings.overlap,
+            "runtime": target.runtime,
+            "device": target.device,
+            "precision": settings.precision,
+            "flips": settings.flips,
             "spacing_um": info.spacing_um,
             "channel": info.channel,
             "study": info.study,
@@ -174,6 +254,59 @@ class Fuser:
         if info.metadata.get(PROVENANCE_KEY) is not None:
             record["view_provenance"] = info.metadata[PROVENANCE_KEY]
         return record
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A model, ready for one view, and the view's channels for it."""
+
+    model: LoadedModel
+    inputs: NetworkInputs
+
+
+@dataclass
+class _Job:
+    """One view on its way."""
+
+    volume: LazyVolume
+    view: Path
+    overrides: Overrides
+    output: Path
+    record: dict[str, Any]
+    prepared: _Prepared | None = None
+
+    def write(self, planes: Iterator[Floats], plan: PredictionPlan) -> float:
+        """Write the result; share of clipped voxels."""
+        tiles = plan.tiles
+        grid = {
+            "tile_zyx": tiles.tile_zyx,
+            "overlap_zyx": tiles.overlap_zyx,
+            "cuts_zyx": tiles.cuts_zyx,
+            "independent_of_tiles": plan.exact,
+            "redundancy": round(plan.redundancy, 3),
+        }
+        if self.prepared is not None:
+            grid["run_by"] = self.prepared.model.runtime.description
+        with volume_writer(self.output, self._info(), provenance={**self.record, **grid}) as writer:
+            for some in planes:
+                writer.write(some)
+        return writer.report.clipped_fraction
+
+    def write_spread(self, planes: Iterator[Floats]) -> None:
+        """Write the spread map beside the result."""
+        record = {**self.record, "what": "standard deviation over the members, in counts"}
+        with volume_writer(spread_path(self.output), self._info(), provenance=record) as writer:
+            for some in planes:
+                writer.write(some)
+
+    def _info(self) -> VolumeInfo:
+        return dataclasses.replace(self.volume.info, dtype="uint16")
+
+
+def spread_path(output: Path) -> Path:
+    """Where the spread map of a result goes: NAME_spread with the same suffix."""
+    suffix = "".join(output.suffixes[-2:]) if output.suffixes[-2:-1] == [".ome"] else output.suffix
+    return output.with_name(f"{output.name.removesuffix(suffix)}_spread{suffix}")
 
 
 def _refuse_without_information(volume: LazyVolume) -> None:

@@ -1,18 +1,29 @@
-"""Choose tiles before the work starts: as few voxels computed twice as the memory allows."""
+"""Choose tiles before the work starts: the least work that the memory allows.
+
+Networks that can be split into passes (`networks.staged`) give the same result whatever the tiles are.
+Others are run in one pass a tile, with overlaps that are blended. So are the first, if the memory is too
+small for the planes of deep maps that passes keep.
+"""
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lightsheet.core.axes import ZYX
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.memory import GIB
 from lightsheet.core.tiles import TilePlan, fitted_tile, plan_tiles, round_up, tiles_along
-from lightsheet.fuse.loaded_model import TileRunner
+from lightsheet.fuse.passes import Layout
+from lightsheet.fuse.planned_passes import PassMemory, best_layout, layout_for, pass_memory, work
+from lightsheet.fuse.program import Program
+from lightsheet.fuse.runtime import Runtime
 
-# Least overlap. 24 holds a halo of nine voxels: with trained networks without norms, tiled and whole volume
-# then differ by about 1e-4 of the normalised range, although a U-Net's receptive field is 60. The smaller
-# ones are for little memory, where small tiles would be computed several times over.
+# Least overlap where it is blended. 24 holds a halo of nine voxels: with trained networks without norms,
+# tiled and whole volume then differ by about 1e-4 to 1e-3 of the normalised range, although a U-Net's
+# receptive field is 60. The smaller ones are for little memory, where small tiles would be computed several
+# times over.
 _LEAST_OVERLAPS = (24, 16, 8)
 _ENOUGH_REDUNDANCY = 1.9
 # Larger tiles were not faster per voxel on a CPU; they only take memory.
@@ -45,83 +56,252 @@ class PredictionPlan:
 
     Attributes
     ----------
-    tiles : the tiles
+    layout : tiles of all passes
     memory : bytes of main memory
     device_memory : bytes on the GPU; 0 without one
+    redundancy : multiply-adds for each one of a single pass over the whole volume
     """
 
-    tiles: TilePlan
+    layout: Layout
     memory: int
     device_memory: int
+    redundancy: float
 
-    def lines(self, runner: TileRunner) -> list[str]:
+    @property
+    def tiles(self) -> TilePlan:
+        """Tiles of the only, or the finishing, pass."""
+        return self.layout.tiles
+
+    @property
+    def exact(self) -> bool:
+        """Whether the result is that of one pass over the whole volume."""
+        return self.layout.deepen is not None or self.tiles.count == 1
+
+    def lines(self, runtime: Runtime) -> list[str]:
         """Text for the user, before the work starts."""
         plan = self.tiles
         on_gpu = f", {self.device_memory / GIB:.1f} GiB on the GPU" if self.device_memory else ""
+        how = "does not depend on the tiles" if self.exact else f"blended over {_by(plan.overlap_zyx)} voxels"
+        others = [p for p in (self.layout.deepen, self.layout.encode) if p is not None]
+        passes = plan.count + sum(other.count for other in others)
         return [
-            f"volume {_by(plan.shape_zyx)}, tiles {_by(plan.tile_zyx)}, overlap {_by(plan.overlap_zyx)}, "
-            f"halo {_by(plan.halo_zyx)}",
-            f"{plan.count} forward passes, {plan.redundancy:.2f} voxels computed per voxel, "
-            f"about {self.memory / GIB:.1f} GiB of memory{on_gpu}; {runner.description}",
+            f"volume {_by(plan.shape_zyx)}, tiles {_by(plan.tile_zyx)}; the result {how}",
+            f"{passes} forward passes, {self.redundancy:.2f} times the work of one over the volume, "
+            f"about {self.memory / GIB:.1f} GiB of memory{on_gpu}; {runtime.description}",
         ]
 
 
-def plan_prediction(shape_zyx: ZYX, runner: TileRunner, limits: Limits) -> PredictionPlan:
-    """Choose tile and overlap for a volume.
+def plan_prediction(
+    shape_zyx: ZYX, program: Program, patch_zyx: ZYX, runtime: Runtime, limits: Limits
+) -> PredictionPlan:
+    """Choose the tiles of a volume.
 
-    A patch asked for is taken as it is. Otherwise the tile is fitted to the volume such that the fewest
-    voxels are computed, within the memory and 8.4 million voxels; smaller overlaps are tried where more than
-    1.9 voxels per voxel would be computed. Networks whose result depends on the tile keep their training
-    patch.
+    A patch asked for is taken as it is: it is what a pass finishes, and the network reads as much more as
+    its reach needs. Otherwise tiles are fitted to the volume such that the least work is done, within the
+    memory and 8.4 million voxels. Volumes that fit one such tile take one pass.
+
+    Parameters
+    ----------
+    program : of the network
+    patch_zyx : its training patch
 
     Raises
     ------
     SettingsError
         When patch or overlap don't suit the network or even small tiles need more than the memory.
     """
-    tile = _asked_for(runner, limits.patch_zyx)
-    if tile is not None:
-        overlap = _capped(default_overlap(tile, runner), tile, runner.stride_zyx)
-        return _plan(shape_zyx, tile, limits.overlap_zyx or overlap, runner)
-    plans = []
-    for least in _LEAST_OVERLAPS:
-        overlap = limits.overlap_zyx or default_overlap(runner.settings.patch_zyx, runner, least)
-        plans.append(_plan(shape_zyx, _best_tile(shape_zyx, overlap, runner, limits), overlap, runner))
-        if plans[-1].tiles.redundancy <= _ENOUGH_REDUNDANCY or limits.overlap_zyx or runner.tile_dependent:
-            return plans[-1]
-    return min(plans, key=lambda plan: plan.tiles.redundancy)
+    planner = _Planner(shape_zyx, program, patch_zyx, runtime, limits)
+    tile = planner.asked_for()
+    if tile is None and planner.fits_whole():
+        return planner.one_pass(shape_zyx, (0, 0, 0))
+    in_passes = program.staged is not None and program.fixed_zyx is None and not _covers(tile, shape_zyx)
+    return (planner.in_passes() if in_passes else None) or planner.blended(tile)
 
 
-def smaller_plan(plan: PredictionPlan, runner: TileRunner) -> PredictionPlan | None:
+def plan_of_sizes(
+    shape_zyx: ZYX, program: Program, runtime: Runtime, sizes: Mapping[str, Any]
+) -> PredictionPlan:
+    """Make the plan again whose `Layout.sizes` were kept.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When they are not sizes.
+    """
+
+    def zyx(name: str) -> ZYX:
+        z, y, x = (int(n) for n in sizes[name])
+        return z, y, x
+
+    if sizes["deepen_zyx"] is None:
+        return _one_pass(shape_zyx, zyx("tile_zyx"), zyx("overlap_zyx"), program, runtime)
+    tiles = zyx("tile_zyx"), zyx("deepen_zyx"), zyx("encode_zyx")
+    layout = layout_for(shape_zyx, program, *tiles, zyx("overlap_zyx"), half_maps=bool(sizes["half_maps"]))
+    return _of_passes(layout, program, runtime)
+
+
+def smaller_plan(plan: PredictionPlan, program: Program, runtime: Runtime) -> PredictionPlan | None:
     """About half of a plan's tile, or None when tiles can't be made smaller."""
-    if runner.fixed_zyx is not None:
+    if program.fixed_zyx is not None:
         return None
-    tile = plan.tiles.tile_zyx
-    for axis in sorted(range(3), key=lambda a: -tile[a]):
-        stride = runner.stride_zyx[axis]
-        half = round_up(tile[axis] // 2, stride)
-        if half < tile[axis] and half >= _LEAST_STRIDES * stride:
-            sizes = _with(tile, axis, half)
-            overlap = _capped(plan.tiles.overlap_zyx, sizes, runner.stride_zyx)
-            return _plan(plan.tiles.shape_zyx, sizes, overlap, runner)
-    return None
+    layout = plan.layout
+    if layout.deepen is not None and program.staged is not None:
+        half = _half(plan.tiles.tile_zyx, (4, 4, 4), 2 * program.staged.rim + 4)
+        if half is None:
+            return None
+        deepen = _half(layout.deepen.tile_zyx, (2, 2, 2), 2 * program.staged.deepen_reach + 2)
+        encode = None if layout.encode is None else _half(layout.encode.tile_zyx, (1, 1, 1), 8)
+        tiles = (half, deepen or layout.deepen.tile_zyx, encode or layout.encode.tile_zyx)  # type: ignore[union-attr]
+        shape = plan.tiles.shape_zyx
+        return _of_passes(layout_for(shape, program, *tiles, half_maps=layout.half_maps), program, runtime)
+    half = _half(plan.tiles.tile_zyx, program.stride_zyx, 0)
+    if half is None:
+        return None
+    overlap = _capped(plan.tiles.overlap_zyx, half, program.stride_zyx)
+    return _one_pass(plan.tiles.shape_zyx, half, overlap, program, runtime)
 
 
-def default_overlap(patch_zyx: ZYX, runner: TileRunner, least: int = _LEAST_OVERLAPS[0]) -> ZYX:
-    """Take an eighth of the patch, at least ``least`` voxels; less where twice the receptive field is less.
+def default_overlap(patch_zyx: ZYX, program: Program, least: int = _LEAST_OVERLAPS[0]) -> ZYX:
+    """Overlap that is blended: an eighth of the patch, at least ``least`` voxels, at most twice the reach.
 
-    Twice the receptive field makes the result independent of the tiles, so more is of no use. Networks
-    with statistics of the tile get a quarter, since only blending hides their differences, and at most half.
+    Networks that see everything (attention) get a quarter, since only blending hides the tiles' differences,
+    and at most half.
     """
     sides = []
     for axis in range(3):
-        side = patch_zyx[axis] // (4 if runner.tile_dependent else 8)
-        side = max(least, side)
-        if runner.reach_zyx is not None and not runner.tile_dependent:
-            side = min(side, 2 * runner.reach_zyx[axis])
-        sides.append(round_up(side, runner.stride_zyx[axis]))
+        side = max(least, patch_zyx[axis] // (4 if program.reach_zyx is None else 8))
+        if program.reach_zyx is not None:
+            side = min(side, 2 * program.reach_zyx[axis])
+        sides.append(round_up(side, program.stride_zyx[axis]))
     z, y, x = sides
-    return _capped((z, y, x), patch_zyx, runner.stride_zyx) if runner.tile_dependent else (z, y, x)
+    return _capped((z, y, x), patch_zyx, program.stride_zyx) if program.reach_zyx is None else (z, y, x)
+
+
+class _Planner:
+    """Plans of one pass a tile."""
+
+    def __init__(self, shape: ZYX, program: Program, patch: ZYX, runtime: Runtime, limits: Limits) -> None:
+        self.shape, self.program, self.runtime, self.limits = shape, program, runtime, limits
+        self.patch = _multiple(patch, program.stride_zyx)
+        self.unbounded = program.reach_zyx is None
+
+    def asked_for(self) -> ZYX | None:
+        """Return the tile that is given by the user or the network."""
+        fixed, wanted = self.program.fixed_zyx, self.limits.patch_zyx
+        if fixed is None:
+            return wanted
+        if wanted not in (None, fixed):
+            raise SettingsError(
+                f"--patch_size: expected {_by(fixed)}, the only size this network takes, "
+                f"got {_by(wanted or ())}"
+            )
+        return fixed
+
+    def fits_whole(self) -> bool:
+        """Whether one plain pass over the volume is within the limits."""
+        padded = _multiple(self.shape, self.program.stride_zyx)
+        memory = _memory(padded, self.shape, self.program, self.runtime)
+        return math.prod(padded) <= _MOST_VOXELS and _need(memory, self.limits) <= 1.0
+
+    def in_passes(self) -> PredictionPlan | None:
+        """Plan of a network that can be split; None if even its smallest tiles need too much memory.
+
+        Coarse maps are kept in half precision only where that saves a good part of the work.
+        """
+        plans = []
+        limits = self.limits
+        for half in (self.runtime.low_precision, True):
+            layout = best_layout(
+                self.shape,
+                self.program,
+                self.runtime,
+                limits.memory,
+                limits.device_memory,
+                (limits.patch_zyx, limits.overlap_zyx),
+                half_maps=half,
+            )
+            if layout is not None:
+                plans.append(_of_passes(layout, self.program, self.runtime))
+                if plans[-1].redundancy <= _ENOUGH_REDUNDANCY:
+                    return plans[-1]
+        return min(plans, key=lambda plan: plan.redundancy, default=None)
+
+    def one_pass(self, tile: ZYX, overlap: ZYX) -> PredictionPlan:
+        """Make a plan of a given tile."""
+        return _one_pass(self.shape, tile, overlap, self.program, self.runtime)
+
+    def blended(self, tile: ZYX | None) -> PredictionPlan:
+        """Choose the tile, unless it is given, and the overlap."""
+        overlap = self.limits.overlap_zyx
+        if tile is not None:
+            usual = _capped(default_overlap(tile, self.program), tile, self.program.stride_zyx)
+            return self.one_pass(tile, overlap or usual)
+        plans = []
+        for least in _LEAST_OVERLAPS:
+            wide = overlap or default_overlap(self.patch, self.program, least)
+            plans.append(self.one_pass(self._best_tile(wide), wide))
+            if plans[-1].redundancy <= _ENOUGH_REDUNDANCY or overlap or self.unbounded:
+                return plans[-1]
+        return min(plans, key=lambda plan: plan.redundancy)
+
+    def _best_tile(self, overlap: ZYX) -> ZYX:
+        """Fewest voxels computed among the tiles that fit the memory; of equal ones the smallest tile."""
+        most = max(_MOST_VOXELS, math.prod(self.patch))
+        axes = [
+            _candidates(n, p, o, s, self.unbounded)
+            for n, p, o, s in zip(self.shape, self.patch, overlap, self.program.stride_zyx, strict=True)
+        ]
+        best: tuple[tuple[int, int], ZYX] | None = None
+        least = math.inf
+        for z, y, x in itertools.product(*axes):
+            need = _need(_memory((z, y, x), self.shape, self.program, self.runtime), self.limits)
+            least = min(least, need)
+            voxels = z * y * x
+            computed = axes[0][z] * axes[1][y] * axes[2][x] * voxels
+            cost = (-voxels, 0) if self.unbounded else (computed, voxels)
+            if need <= 1.0 and voxels <= most and (best is None or cost < best[0]):
+                best = cost, (z, y, x)
+        if best is None:
+            have = self.limits.memory / GIB
+            raise SettingsError(
+                f"--memory_gb: expected at least {least * have:.2g} GiB for the smallest tiles, "
+                f"got {have:.2g}"
+            )
+        return best[1]
+
+
+def _of_passes(layout: Layout, program: Program, runtime: Runtime) -> PredictionPlan:
+    memory = pass_memory(layout, program, runtime)
+    return PredictionPlan(layout, memory.main, memory.device, work(layout, program))
+
+
+def _one_pass(shape: ZYX, tile: ZYX, overlap: ZYX, program: Program, runtime: Runtime) -> PredictionPlan:
+    cut = program.fixed_zyx is None
+    if cut and _covers(tile, shape):
+        tile = _multiple(shape, program.stride_zyx)
+    tiles = plan_tiles(shape, tile, overlap, program.stride_zyx, program.reach_zyx, cut=cut)
+    memory = _memory(tiles.tile_zyx, shape, program, runtime)
+    layout = Layout(tiles, None, None, program.stride_zyx)
+    return PredictionPlan(layout, memory.main, memory.device, work(layout, program))
+
+
+def _memory(tile: ZYX, shape: ZYX, program: Program, runtime: Runtime) -> PassMemory:
+    """Bytes of main memory and of the GPU: planes in flight, the tile's channels, the network's pass."""
+    voxels = math.prod(tile)
+    planes = min(tile[0], shape[0]) * shape[1] * shape[2] * _BYTES_PER_SLAB_VOXEL
+    planes += voxels * 4 * (2 * program.channels + 2)
+    network = int(voxels * program.whole.numbers * runtime.bytes_per_number)
+    return PassMemory(planes, network) if runtime.on_gpu else PassMemory(planes + network, 0)
+
+
+def _need(memory: PassMemory, limits: Limits) -> float:
+    """Share of the limits that is taken; above 1 it is too much."""
+    on_gpu = memory.device / limits.device_memory if limits.device_memory else 0.0
+    return max(memory.main / limits.memory, on_gpu)
+
+
+def _covers(tile: ZYX | None, shape: ZYX) -> bool:
+    return tile is not None and all(t >= n for t, n in zip(tile, shape, strict=True))
 
 
 def _capped(overlap_zyx: ZYX, tile_zyx: ZYX, stride_zyx: ZYX) -> ZYX:
@@ -130,60 +310,6 @@ def _capped(overlap_zyx: ZYX, tile_zyx: ZYX, stride_zyx: ZYX) -> ZYX:
         min(o, max(0, t // 2 // s * s)) for o, t, s in zip(overlap_zyx, tile_zyx, stride_zyx, strict=True)
     )
     return z, y, x
-
-
-def _asked_for(runner: TileRunner, patch_zyx: ZYX | None) -> ZYX | None:
-    if runner.fixed_zyx is not None:
-        if patch_zyx not in (None, runner.fixed_zyx):
-            raise SettingsError(
-                f"--patch_size: expected {_by(runner.fixed_zyx)}, the only size this network takes, "
-                f"got {_by(patch_zyx or ())}"
-            )
-        return runner.fixed_zyx
-    return patch_zyx
-
-
-def _plan(shape: ZYX, tile: ZYX, overlap: ZYX, runner: TileRunner) -> PredictionPlan:
-    reach = None if runner.tile_dependent else runner.reach_zyx
-    tiles = plan_tiles(shape, tile, overlap, runner.stride_zyx, reach, cut=runner.fixed_zyx is None)
-    main, device = _memory(tiles.tile_zyx, shape, runner)
-    return PredictionPlan(tiles, int(main), int(device))
-
-
-def _memory(tile: ZYX, shape: ZYX, runner: TileRunner) -> tuple[float, float]:
-    """Bytes of main memory and of the GPU: planes in flight, the tile's channels, the network's pass."""
-    voxels = math.prod(tile)
-    planes = float(min(tile[0], shape[0]) * shape[1] * shape[2] * _BYTES_PER_SLAB_VOXEL)
-    planes += voxels * 4 * (2 * len(runner.settings.image_groups) + 2)
-    network = voxels * runner.bytes_per_voxel
-    return (planes, network) if runner.on_gpu else (planes + network, 0.0)
-
-
-def _best_tile(shape: ZYX, overlap: ZYX, runner: TileRunner, limits: Limits) -> ZYX:
-    """Fewest voxels computed among the tiles that fit the memory; of equal ones the smallest tile."""
-    patch = _multiple(runner.settings.patch_zyx, runner.stride_zyx)
-    most = max(_MOST_VOXELS, math.prod(patch))
-    axes = [
-        _candidates(n, p, o, s, runner.tile_dependent)
-        for n, p, o, s in zip(shape, patch, overlap, runner.stride_zyx, strict=True)
-    ]
-    best: tuple[tuple[int, int], ZYX] | None = None
-    least = math.inf
-    for z, y, x in itertools.product(*axes):
-        main, device = _memory((z, y, x), shape, runner)
-        need = max(main / limits.memory, device / limits.device_memory if limits.device_memory else 0.0)
-        least = min(least, need)
-        voxels = z * y * x
-        computed = axes[0][z] * axes[1][y] * axes[2][x] * voxels
-        cost = (-voxels, 0) if runner.tile_dependent else (computed, voxels)
-        if need <= 1.0 and voxels <= most and (best is None or cost < best[0]):
-            best = cost, (z, y, x)
-    if best is None:
-        have = limits.memory / GIB
-        raise SettingsError(
-            f"--memory_gb: expected at least {least * have:.2g} GiB for the smallest tiles, got {have:.2g}"
-        )
-    return best[1]
 
 
 def _candidates(size: int, patch: int, overlap: int, stride: int, keep: bool) -> dict[int, int]:
@@ -201,13 +327,18 @@ def _candidates(size: int, patch: int, overlap: int, stride: int, keep: bool) ->
     return {tile: tiles_along(size, tile, overlap, stride) for tile in sorted(sizes)}
 
 
+def _half(tile: ZYX, stride: ZYX, least: int) -> ZYX | None:
+    """Halve the longest side that can be halved."""
+    for axis in sorted(range(3), key=lambda a: -tile[a]):
+        half = round_up(tile[axis] // 2, stride[axis])
+        if half < tile[axis] and half >= max(least, _LEAST_STRIDES * stride[axis]):
+            z, y, x = (half if a == axis else n for a, n in enumerate(tile))
+            return z, y, x
+    return None
+
+
 def _multiple(sizes: ZYX, stride: ZYX) -> ZYX:
     z, y, x = (round_up(n, s) for n, s in zip(sizes, stride, strict=True))
-    return z, y, x
-
-
-def _with(sizes: ZYX, axis: int, value: int) -> ZYX:
-    z, y, x = (value if a == axis else n for a, n in enumerate(sizes))
     return z, y, x
 
 

@@ -1,35 +1,80 @@
 """From one view to the fused volume: tile by tile, finished planes out in order, in bounded memory.
 
-Only the planes of the tiles in flight are held: their counts, and float32 sums of weighted predictions.
-Rows of tiles go along Z; what lies before the next row is finished and handed on at once.
+Only the planes of the tiles in flight are held: their counts, deep maps, and float32 sums of weighted
+predictions. Rows of tiles go along Z; what lies before the next row is finished and handed on at once.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lightsheet.core.axes import Region
 from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.intensity import Slabs
 from lightsheet.core.memory import is_out_of_memory
-from lightsheet.core.progress import LOG, track
-from lightsheet.core.tiles import Span, Tile, TilePlan
+from lightsheet.core.progress import LOG, Progress
+from lightsheet.core.tiles import Span, Tile
 from lightsheet.fuse.inputs import NetworkInputs
-from lightsheet.fuse.loaded_model import TileRunner
+from lightsheet.fuse.loaded_model import LoadedModel
+from lightsheet.fuse.passes import final_tiles
 from lightsheet.fuse.planning import PredictionPlan, smaller_plan
+from lightsheet.fuse.runtime import Floats
+from lightsheet.fuse.stream import ChannelReader, OutOfTime, Sums, Tiles, computed
 
 _PLANES_OUT = 16
 _TILES_FOR_ESTIMATE = 3
 _SHORT_SECONDS = 20.0
 
 
+class TileStore(Protocol):
+    """Where finished tiles are kept, so that a run that was killed goes on at its tile."""
+
+    @property
+    def planes_done(self) -> int:
+        """Planes that were handed on and kept by an earlier run."""
+
+    def load(self, tile: int) -> Floats | None:
+        """Return a tile kept by an earlier run."""
+
+    def keep(self, tile: int, weighted: Floats) -> None:
+        """Keep a tile."""
+
+    def forget(self, tile: int) -> None:
+        """Drop a tile whose planes were all handed on."""
+
+    def change_plan(self, plan: PredictionPlan) -> None:
+        """Drop all tiles: they are cut anew."""
+
+
+@dataclass
+class Deadline:
+    """When to stop computing; what is left is filled with the view.
+
+    Attributes
+    ----------
+    at : `time.monotonic` of the end
+    filled : voxels that were filled so far
+    """
+
+    at: float
+    filled: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.at
+
+
 def predict_slabs(
-    volume: Slabs, inputs: NetworkInputs, runner: TileRunner, plan: PredictionPlan
-) -> Iterator[NDArray[np.float32]]:
+    volume: Slabs,
+    inputs: NetworkInputs,
+    model: LoadedModel,
+    plan: PredictionPlan,
+    store: TileStore | None = None,
+    deadline: Deadline | None = None,
+) -> Iterator[Floats]:
     """Yield the predicted volume (Z, Y, X) as normalised intensity, some planes at a time, in order.
 
     When memory runs out the tiles are halved and the work goes on after the planes already yielded.
@@ -38,8 +83,10 @@ def predict_slabs(
     ----------
     volume : counts, read slab by slab
     inputs : makes the network's channels, from :func:`prepare_inputs`
-    runner : the model
+    model : from `load_model`, and `for_volume`
     plan : tiles, from :func:`plan_prediction`
+    store : keeps finished tiles; the planes it has already are not yielded again
+    deadline : when to fill the rest with the view
 
     Raises
     ------
@@ -49,20 +96,22 @@ def predict_slabs(
         When even the smallest tiles need too much memory.
     """
     depth = volume.info.shape_zyx[0]
-    done = 0
+    done = store.planes_done if store else 0
     while done < depth:
         try:
-            for planes in _predict_from(done, volume, inputs, runner, plan.tiles):
+            for planes in _Run(volume, inputs, model, plan, store, deadline).planes_from(done):
                 done += len(planes)
                 yield planes
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            plan = _smaller(plan, runner, error)
+            plan = _smaller(plan, model, error)
+            if store:
+                store.change_plan(plan)
 
 
-def _smaller(plan: PredictionPlan, runner: TileRunner, error: BaseException) -> PredictionPlan:
-    smaller = smaller_plan(plan, runner)
+def _smaller(plan: PredictionPlan, model: LoadedModel, error: BaseException) -> PredictionPlan:
+    smaller = smaller_plan(plan, model.program, model.runtime)
     sizes = " x ".join(map(str, plan.tiles.tile_zyx))
     if smaller is None:
         raise SettingsError(
@@ -74,104 +123,130 @@ def _smaller(plan: PredictionPlan, runner: TileRunner, error: BaseException) -> 
         sizes,
         " x ".join(map(str, smaller.tiles.tile_zyx)),
     )
-    runner.free_memory()
+    model.runtime.free_memory()
     return smaller
 
 
-def _predict_from(
-    first: int, volume: Slabs, inputs: NetworkInputs, runner: TileRunner, plan: TilePlan
-) -> Iterator[NDArray[np.float32]]:
-    """Planes from ``first`` on; rows of tiles that end before it are left out."""
-    rows = [(span, tiles) for span, tiles in plan.rows() if span.last > first]
-    total = sum(len(tiles) for _, tiles in rows)
-    sums = _Sums(plan, first)
-    slab = _SlabWindow(volume)
-    clock = _Clock(total)
-    jobs = ((number, tile) for number, (_, tiles) in enumerate(rows) for tile in tiles)
-    waiting = 0
-    for number, tile in track(jobs, "tiles", total):
-        if number != waiting:
-            waiting = number
-            yield from sums.take(rows[number][0].first)
-        sums.add(tile, _predict_tile(tile, slab, inputs, runner))
-        clock.tick()
-    yield from sums.take(plan.shape_zyx[0])
+class _Run:
+    """One go at a volume with one plan."""
+
+    def __init__(
+        self,
+        volume: Slabs,
+        inputs: NetworkInputs,
+        model: LoadedModel,
+        plan: PredictionPlan,
+        store: TileStore | None,
+        deadline: Deadline | None,
+    ) -> None:
+        self._plan, self._store, self._deadline = plan, store, deadline
+        self._view = ChannelReader(volume, inputs)
+        self._forgotten = 0
+        self._tiles: Tiles = final_tiles(
+            lambda: ChannelReader(volume, inputs),
+            model.runtime,
+            model.program.staged,
+            plan.layout,
+            lambda: deadline is not None and deadline.over,
+        )
+
+    def planes_from(self, first: int) -> Iterator[Floats]:
+        """Planes from ``first`` on; rows of tiles that end before it are left out."""
+        _, height, width = self._plan.tiles.shape_zyx
+        number = 0
+        rows = []
+        for span, tiles in self._plan.tiles.rows():
+            if span.last > first:
+                rows.append((span, list(enumerate(tiles, start=number))))
+            number += len(tiles)
+        clock = _Clock(sum(len(tiles) for _, tiles in rows))
+        sums = Sums(1, (height, width), first)
+        with Progress("tiles", clock.total) as progress:
+            for row, (span, numbered) in enumerate(rows):
+                sums.move(sums.first, max(span.last, sums.stop))
+                for tile, weighted in self._row(span, numbered):
+                    sums.add(tile.write, weighted)
+                    progress.advance()
+                    clock.tick()
+                finished = rows[row + 1][0].first if row + 1 < len(rows) else self._plan.tiles.shape_zyx[0]
+                yield from _finished(sums, finished)
+                self._forget(rows, finished)
+
+    def _row(self, span: Span, tiles: list[tuple[int, Tile]]) -> Iterator[tuple[Tile, Floats]]:
+        """Tiles of a row in their order, those kept by an earlier run and new ones."""
+        loaded = [(number, self._load(number)) for number, _ in tiles]
+        kept = {number: found for number, found in loaded if found is not None}
+        numbers = {id(tile): number for number, tile in tiles}
+        missing = (tile for number, tile in tiles if number not in kept)
+        fresh = computed(self._in_time(missing), self._tiles, span)
+        for number, tile in tiles:
+            if number in kept:
+                yield tile, kept.pop(number)
+                continue
+            new = _next_in_time(fresh)
+            if new is None:  # the time was over before this tile
+                yield tile, self._filled(span, tile)
+                continue
+            made, weighted = new
+            if numbers[id(made)] != number:
+                raise RuntimeError(f"tiles came out of order: expected {number}, got {numbers[id(made)]}")
+            _check_finite(weighted)
+            if self._store is not None:
+                self._store.keep(number, weighted)
+            yield tile, weighted
+
+    def _in_time(self, tiles: Iterator[Tile]) -> Iterator[Tile]:
+        for tile in tiles:
+            if self._deadline is not None and self._deadline.over:
+                return
+            yield tile
+
+    def _filled(self, span: Span, tile: Tile) -> Floats:
+        """Return the view in the place of a tile that there was no time for."""
+        self._view.move(span.first, span.last)
+        view = self._view.channels(tile.write)[:1].copy()
+        if self._deadline is not None:
+            self._deadline.filled += int(np.prod(view.shape))
+        tile.weighted(view[0])
+        return view
+
+    def _load(self, number: int) -> Floats | None:
+        return None if self._store is None else self._store.load(number)
+
+    def _forget(self, rows: list[tuple[Span, list[tuple[int, Tile]]]], finished: int) -> None:
+        """Drop kept tiles whose planes are all handed on."""
+        while (
+            self._store is not None
+            and self._forgotten < len(rows)
+            and rows[self._forgotten][0].last <= finished
+        ):
+            for number, _ in rows[self._forgotten][1]:
+                self._store.forget(number)
+            self._forgotten += 1
 
 
-def _predict_tile(
-    tile: Tile, slab: "_SlabWindow", inputs: NetworkInputs, runner: TileRunner
-) -> NDArray[np.float32]:
-    """Prediction of the part of a tile that is kept, weighted by its windows."""
-    shape = slab.shape
-    inside = tuple(slice(s.start, min(s.stop, n)) for s, n in zip(tile.read, shape, strict=True))
-    region: Region = (inside[0], inside[1], inside[2])
-    channels = inputs.channels(slab.read(region), region)
-    beyond = [(0, s.stop - i.stop) for s, i in zip(tile.read, region, strict=True)]
-    if any(after for _, after in beyond):
-        channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
-    kept = runner.run(np.ascontiguousarray(channels))[tile.inner]
-    weighted = tile.weighted(np.array(kept, dtype=np.float32))
+def _next_in_time(tiles: Iterator[tuple[Tile, Floats]]) -> tuple[Tile, Floats] | None:
+    try:
+        return next(tiles, None)
+    except OutOfTime:
+        return None
+
+
+def _finished(sums: Sums, until: int) -> Iterator[Floats]:
+    """Hand on the planes before ``until``, and drop them."""
+    first = sums.first
+    _, height, width = sums.shape
+    for start in range(first, until, _PLANES_OUT):
+        region = slice(start, min(start + _PLANES_OUT, until)), slice(0, height), slice(0, width)
+        yield np.array(sums.box(region)[0], dtype=np.float32)
+    sums.move(until, max(until, sums.stop))
+
+
+def _check_finite(weighted: Floats) -> None:
     if not np.isfinite(weighted).all():
         raise ModelError(
             "expected finite numbers from the model, got NaN or infinity; run it with --precision fp32"
         )
-    return weighted
-
-
-class _Sums:
-    """Weighted predictions of the planes in flight."""
-
-    def __init__(self, plan: TilePlan, first: int) -> None:
-        _, height, width = plan.shape_zyx
-        spans: tuple[Span, ...] = plan.axes[0]
-        most = max(span.last - span.first for span in spans)
-        self._planes = np.zeros((most, height, width), np.float32)
-        self._first = first
-
-    def add(self, tile: Tile, weighted: NDArray[np.float32]) -> None:
-        """Add a tile; planes that were handed on already are left out."""
-        z, y, x = tile.write
-        begin = max(z.start, self._first)
-        self._planes[begin - self._first : z.stop - self._first, y, x] += weighted[begin - z.start :]
-
-    def take(self, until: int) -> Iterator[NDArray[np.float32]]:
-        """Hand on the planes before ``until``, and make room."""
-        count = until - self._first
-        if count <= 0:
-            return
-        for start in range(0, count, _PLANES_OUT):
-            yield self._planes[start : min(start + _PLANES_OUT, count)].copy()
-        kept = len(self._planes) - count
-        for plane in range(kept):
-            self._planes[plane] = self._planes[plane + count]
-        self._planes[max(0, kept) :] = 0.0
-        self._first = until
-
-
-class _SlabWindow:
-    """Counts of the planes that the current row of tiles sees; planes shared with the last row are kept."""
-
-    def __init__(self, volume: Slabs) -> None:
-        self._volume = volume
-        self.shape = volume.info.shape_zyx
-        self._start = self._stop = 0
-        self._planes: NDArray[Any] | None = None
-
-    def read(self, region: Region) -> NDArray[Any]:
-        """Return the counts of a region inside the volume."""
-        z, y, x = region
-        if self._planes is None or (self._start, self._stop) != (z.start, z.stop):
-            self._planes = self._move(z.start, z.stop)
-            self._start, self._stop = z.start, z.stop
-        return self._planes[:, y, x]
-
-    def _move(self, start: int, stop: int) -> NDArray[Any]:
-        if self._planes is None or not self._start <= start < self._stop <= stop:
-            self._planes = None
-            return self._volume.read(start, stop)
-        if stop == self._stop:
-            return self._planes[start - self._start :]
-        return np.concatenate([self._planes[start - self._start :], self._volume.read(self._stop, stop)])
 
 
 @dataclass
@@ -191,9 +266,10 @@ class _Clock:
         elif self.count == 1 + _TILES_FOR_ESTIMATE:
             left = (now - self.started) / _TILES_FOR_ESTIMATE * (self.total - self.count)
             if left > _SHORT_SECONDS:
-                LOG.info("%d of %d tiles done, about %s left", self.count, self.total, _duration(left))
+                LOG.info("%d of %d tiles done, about %s left", self.count, self.total, duration(left))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Such as '5 min' or '1 h 10 min'."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

@@ -60,10 +60,13 @@ class Residual(VolumeNetwork):
         return self.body.last_layer()
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Change channel 0; the sum keeps the precision of the input."""
-        said: Tensor = self.body(volume)
-        said = said.to(volume.dtype)
-        view = volume[:, :1]
+        """Change channel 0."""
+        return self.apply_to(volume[:, :1], self.body(volume))
+
+    @staticmethod
+    def apply_to(view: Tensor, said: Tensor) -> Tensor:
+        """Change ``view`` by gain and offset; the sum keeps the view's precision."""
+        said = said.to(view.dtype)
         gain = torch.exp(LOG_GAIN_LIMIT * torch.tanh(said[:, :1] / LOG_GAIN_LIMIT))
         return torch.maximum(view * gain + said[:, 1:], view.clamp(max=0))
 

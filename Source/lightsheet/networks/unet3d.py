@@ -62,17 +62,17 @@ class UNet3D(VolumeNetwork):
 
     def forward(self, volume: Tensor) -> Tensor:
         """(N, C, Z, Y, X) to (N, out_channels, Z, Y, X)."""
-        skips: list[Tensor] = []
-        maps = volume
-        for level, down in zip(self.levels, self.downs, strict=False):
-            maps = level(maps)
-            skips.append(maps)
-            maps = down(maps)
-        maps = self.levels[DEPTH](maps)
-        for i in reversed(range(DEPTH)):
-            maps = self.merges[i](torch.cat((skips[i], self.ups[i](maps)), dim=1))
-        result: Tensor = self.output(maps)
+        result: Tensor = self.output(self.up_from(0, volume))
         return result
+
+    def up_from(self, level: int, maps: Tensor) -> Tensor:
+        """From the input of a level down to the deepest and back up to the maps of that level."""
+        maps = self.levels[level](maps)
+        if level == DEPTH:
+            return maps
+        below = self.up_from(level + 1, self.downs[level](maps))
+        merged: Tensor = self.merges[level](torch.cat((maps, self.ups[level](below)), dim=1))
+        return merged
 
 
 def _level(kind: str, in_channels: int, maps: list[int], level: int, norm: str) -> nn.Module:

@@ -1,0 +1,142 @@
+"""Whether a model may be run in bfloat16: measured on its own validation volumes, kept in the model folder.
+
+Reduced precision has to be shown to do no harm before it is used: the mean N_SSIM of the validation volumes,
+under either reading of the SSIM, may change by 0.002 at most.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from lightsheet.core.errors import ModelError
+from lightsheet.core.model_folder import ModelFolder
+from lightsheet.fuse.program import Program
+from lightsheet.fuse.runtime import Floats, Part, Runtime
+
+if TYPE_CHECKING:
+    from lightsheet.fuse.data import OpenPair
+
+EXPORT = "openvino"
+PARITY = "parity.json"
+# Largest change of mean N_SSIM on the model's own validation data, under either reading of the SSIM.
+LARGEST_LOSS = 0.002
+MOST_VOLUMES = 8
+READINGS: tuple[Literal["tf", "3d"], ...] = ("tf", "3d")
+RuntimeOf = Callable[[Floats], tuple[Runtime, Runtime]]
+
+
+def read_parity(folder: ModelFolder) -> dict[str, Any] | None:
+    """Parity record of an exported model; None if there is none for its weights.
+
+    Raises
+    ------
+    ModelError
+        When the record is damaged.
+    """
+    path = folder.path / EXPORT / PARITY
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fits = record["weights_sha256"] == folder.settings.weights_sha256
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: expected a parity record, got '{error}'") from error
+    return record if fits else None
+
+
+def bf16_is_good_enough(folder: ModelFolder) -> bool:
+    """Whether bfloat16 was measured, and changes the mean N_SSIM by at most 0.002 under both readings.
+
+    Without a record it is not.
+    """
+    record = read_parity(folder)
+    return record is not None and harmless(record.get("n_ssim_change"))
+
+
+def harmless(change: object) -> bool:
+    """Whether changes of mean N_SSIM, ``{"tf": ..., "3d": ...}``, are there and small enough."""
+    if not isinstance(change, dict) or set(change) != set(READINGS):
+        return False
+    return all(isinstance(c, float) and math.isfinite(c) and abs(c) <= LARGEST_LOSS for c in change.values())
+
+
+def compare_precisions(
+    pairs: "Sequence[OpenPair]", program: Program, runtimes_of: RuntimeOf
+) -> dict[str, Any]:
+    """Score fp32 and bf16 on validation volumes, each as a whole or by the block that training validates on.
+
+    Parameters
+    ----------
+    pairs : at most the first eight are used
+    program : of the network
+    runtimes_of : returns runtimes of fp32 and bf16 for a volume's channels (C, Z, Y, X)
+
+    Returns
+    -------
+    What parity.json holds of it: ``n_ssim_change``, bf16 minus fp32, None where no volume has a score;
+    ``n_ssim`` means; ``volumes`` with scores and the largest difference of normalised intensity.
+    """
+    from lightsheet.evaluate.metrics import nssim
+    from lightsheet.fuse.data import validation_region
+
+    volumes = []
+    for pair in pairs[:MOST_VOLUMES]:
+        channels, fused = pair.read(validation_region(pair, fixed_zyx=program.fixed_zyx))
+        view = np.ascontiguousarray(channels[0])
+        found: dict[str, Any] = {"name": pair.view.path.name}
+        predictions = []
+        for precision, runtime in zip(("fp32", "bf16"), runtimes_of(channels), strict=True):
+            prediction = predict_block(program, runtime, channels)
+            runtime.free_memory()
+            scores = {reading: nssim(prediction, view, fused, reading) for reading in READINGS}
+            found[precision] = {reading: _or_none(value) for reading, value in scores.items()}
+            predictions.append(prediction)
+        found["max_abs_difference"] = float(np.abs(predictions[1] - predictions[0]).max())
+        volumes.append(found)
+    means = {
+        precision: {reading: _mean([v[precision][reading] for v in volumes]) for reading in READINGS}
+        for precision in ("fp32", "bf16")
+    }
+    pairs_of_means = {reading: (means["fp32"][reading], means["bf16"][reading]) for reading in READINGS}
+    change = {
+        reading: None if fp32 is None or bf16 is None else bf16 - fp32
+        for reading, (fp32, bf16) in pairs_of_means.items()
+    }
+    return {"n_ssim_change": change, "n_ssim": means, "volumes": volumes}
+
+
+def predict_block(program: Program, runtime: Runtime, channels: Floats) -> Floats:
+    """Predict (Z, Y, X) from channels (C, Z, Y, X) as one tile; edges are repeated up to the stride.
+
+    A network that can be split is run in its three passes, as volumes are.
+    """
+    padded = pad_to_stride(channels, program)
+    shape = cast("tuple[int, int, int]", padded.shape[1:])
+    if program.staged is None:
+        result = runtime.submit("whole", (padded,))()
+    else:
+        encoded = runtime.submit("encode", (padded,))()
+        deep = runtime.submit("deepen", (encoded,))()
+        result = runtime.submit("finish", (padded, deep), Part((0, 0, 0), shape))()
+    z, y, x = channels.shape[1:]
+    return np.ascontiguousarray(result[0, :z, :y, :x])
+
+
+def pad_to_stride(channels: Floats, program: Program) -> Floats:
+    """Repeat the edges of (C, Z, Y, X) up to multiples of the network's stride."""
+    missing = [(0, -n % s) for n, s in zip(channels.shape[1:], program.stride_zyx, strict=True)]
+    return np.pad(channels, [(0, 0), *missing], mode="edge")
+
+
+def _or_none(value: float) -> float | None:
+    """Return the value, or None, which JSON can hold, where a volume has no score."""
+    return value if math.isfinite(value) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the volumes that have a score; a view that equals its fused volume has none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
