@@ -106,24 +106,39 @@ def _check_disjoint(pairs: dict[str, list[Pair]], lists: dict[str, Path]) -> Non
 
 
 def _open_pair(pair: Pair, settings: TrainSettings) -> OpenPair:
+    opened = open_pair(
+        pair, settings.image_groups, settings.distance_scale_um, settings.light_scale_um, " (--image_groups)"
+    )
+    for name in ("channel", "study"):
+        wanted, got = getattr(settings, name), getattr(opened.view.info, name)
+        if wanted is not None and got is not None and wanted != got:
+            raise MetadataError(f"{pair.view}: expected {name} {wanted} (--{name}), got {got}")
+    return opened
+
+
+def open_pair(
+    pair: Pair, groups: tuple[str, ...], distance_scale_um: float, light_scale_um: float, flag: str = ""
+) -> OpenPair:
+    """Open a pair and check its shapes and groups; ``flag`` names what to change when a group is missing.
+
+    Raises
+    ------
+    VolumeError
+        When view and fused differ in shape, or a file lacks a group.
+    """
     view, fused = ConvertedVolume(pair.view), ConvertedVolume(pair.fused)
     if view.shape_zyx != fused.shape_zyx:
         raise VolumeError(
             f"{pair.fused}: expected the shape of its view {pair.view.name}, {view.shape_zyx}, "
             f"got {fused.shape_zyx}"
         )
-    for volume, groups in ((view, settings.image_groups), (fused, (RAW_IMAGE,))):
-        for group in groups:
+    for volume, wanted in ((view, groups), (fused, (RAW_IMAGE,))):
+        for group in wanted:
             if group not in volume.groups:
                 raise VolumeError(
-                    f"{volume.info.source}: expected the group {group} (--image_groups), "
-                    f"got {', '.join(volume.groups)}"
+                    f"{volume.info.source}: expected the group {group}{flag}, got {', '.join(volume.groups)}"
                 )
-    for name in ("channel", "study"):
-        wanted, got = getattr(settings, name), getattr(view.info, name)
-        if wanted is not None and got is not None and wanted != got:
-            raise MetadataError(f"{pair.view}: expected {name} {wanted} (--{name}), got {got}")
-    return OpenPair(view, fused, settings.image_groups, settings.distance_scale_um, settings.light_scale_um)
+    return OpenPair(view, fused, groups, distance_scale_um, light_scale_um)
 
 
 def fit_patch(wanted: ZYX, pairs: Sequence[OpenPair], stride_zyx: ZYX) -> ZYX:

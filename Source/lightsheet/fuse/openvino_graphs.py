@@ -80,7 +80,7 @@ def _convert(network: "VolumeNetwork", in_channels: int, name: str) -> Any:
     module, example = _traceable(network, in_channels, name)
     with torch.no_grad():
         # Without PyTorch's own check of the trace, which triples the time: `fuse.export` checks results.
-        traced = torch.jit.trace(module, example, check_trace=False)
+        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         return openvino.convert_model(traced, example_input=example)
 
 

@@ -9,6 +9,7 @@ from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.progress import LOG
 from lightsheet.fuse.checkpoint import BEST, read_checkpoint
 from lightsheet.fuse.data import Volumes, kind_of
+from lightsheet.fuse.export import export_trained
 from lightsheet.fuse.fingerprint import describe_views
 from lightsheet.fuse.module import FusionModule
 from lightsheet.fuse.settings import TrainSettings
@@ -52,7 +53,7 @@ def write_model(
     )
     weights = read_checkpoint(settings.logs / BEST)["network"]
     card = _card(settings, model, fingerprint, scores)
-    save_model(settings.output_path, model, weights, fingerprint, scores, card)
+    folder = save_model(settings.output_path, model, weights, fingerprint, scores, card)
     LOG.info(
         "%s: validation N_SSIM tf %s, 3d %s (step %d of %d)",
         settings.output_path,
@@ -66,6 +67,7 @@ def write_model(
             "%s: scores below 0 mean worse than the view itself; train longer or on more volumes",
             settings.output_path,
         )
+    export_trained(folder, volumes.val)
 
 
 def _finite(value: float) -> float | None:

@@ -1,0 +1,271 @@
+"""Export a model for CPUs: OpenVINO graphs that run without PyTorch, checked against it.
+
+Every graph has to give what PyTorch gives on a random tile. Whether bfloat16, twice as fast, is used as well
+is decided on the model's own validation volumes; see `fuse.parity`.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import lightsheet
+from lightsheet.core.axes import ZYX
+from lightsheet.core.errors import MissingExtraError, ModelError, SettingsError
+from lightsheet.core.files import written_beside
+from lightsheet.core.h5 import ConvertedVolume
+from lightsheet.core.model_folder import ModelFolder
+from lightsheet.core.progress import LOG
+from lightsheet.core.splits import read_pairs
+from lightsheet.fuse.exported import read_graph, write_graphs, write_program
+from lightsheet.fuse.loaded_model import load_model
+from lightsheet.fuse.openvino_graphs import convertible, graphs_of
+from lightsheet.fuse.openvino_runtime import OpenVinoRuntime, has_bf16, has_openvino, import_openvino
+from lightsheet.fuse.parity import EXPORT, PARITY, compare_precisions, harmless, pad_to_stride
+from lightsheet.fuse.program import Program
+from lightsheet.fuse.runtime import Floats, Part, Runtime
+
+if TYPE_CHECKING:
+    from lightsheet.fuse.data import OpenPair
+    from lightsheet.networks import VolumeNetwork
+
+# Largest difference of a pass from PyTorch's, both fp32, over the standard deviation of its output.
+LARGEST_DIFFERENCE = 1e-4
+_TILE_STRIDES = 4
+
+
+def export_model(folder: ModelFolder, validation: "Sequence[OpenPair]" = ()) -> dict[str, Any]:
+    """Write ``openvino/`` of a model folder, whole or not at all; an export already there is replaced.
+
+    Parameters
+    ----------
+    folder : the model
+    validation : its validation volumes, for the parity of bfloat16; without them bfloat16 stays off
+
+    Returns
+    -------
+    The record that is written to parity.json.
+
+    Raises
+    ------
+    MissingExtraError
+        When OpenVINO is not installed.
+    ModelError
+        When the network can't be converted, or gives other results than with PyTorch.
+    OutputError
+        When the folder can't be written.
+    """
+    import_openvino("export")
+    # Imported here so that a missing OpenVINO is told first; this one needs PyTorch.
+    from lightsheet.fuse.torch_runtime import TorchRuntime
+
+    loaded = load_model(folder, "cpu", "fp32", "torch")
+    if not isinstance(loaded.runtime, TorchRuntime):
+        raise TypeError("expected the runtime of PyTorch")
+    network, program = loaded.runtime.network, loaded.program
+    if not convertible(network):
+        raise ModelError(
+            f"{folder.path}: expected a network whose graph holds for tiles of any size, "
+            f"got {folder.settings.network['name']}, which PyTorch has to run"
+        )
+    with written_beside(folder.path / EXPORT) as partial:
+        partial.mkdir()
+        record: dict[str, Any] = {"weights_sha256": folder.settings.weights_sha256, "versions": _versions()}
+        record["fp32"] = _write_checked(folder, network, program, partial)
+        write_program(folder, partial, program, residual=_is_residual(network))
+        record |= _bf16(folder, network, program, validation, partial)
+        (partial / PARITY).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _tell(folder, program, record)
+    return record
+
+
+def export_trained(folder: ModelFolder, validation: "Sequence[OpenPair]") -> None:
+    """Export a model at the end of its training; what goes wrong is told and does not harm the training."""
+    if not has_openvino():
+        LOG.info(
+            "%s: not exported, as OpenVINO is not installed; on CPUs it is several times as fast as PyTorch "
+            '(pip install "lightsheet[openvino]", then: lightsheet export %s)',
+            folder.path,
+            folder.path,
+        )
+        return
+    try:
+        export_model(folder, validation)
+    except (ModelError, MissingExtraError, RuntimeError) as error:
+        LOG.warning("%s: not exported for OpenVINO: %s", folder.path, " ".join(str(error).split()))
+
+
+def validation_pairs(folder: ModelFolder, val_list: Path, data_root: Path) -> "list[OpenPair]":
+    """Open the volumes of a list that show the model's channel.
+
+    Raises
+    ------
+    SplitError
+        When the list can't be used.
+    SettingsError
+        When it has no volume of the model's channel.
+    VolumeError, MetadataError
+        When a file is damaged or lacks a group.
+    """
+    from lightsheet.fuse.data import open_pair
+
+    model, pairs = folder.settings, read_pairs(val_list, data_root)
+    channels = [ConvertedVolume(pair.view).info.channel for pair in pairs]
+    wanted = [
+        pair
+        for pair, channel in zip(pairs, channels, strict=True)
+        if None in (channel, model.channel) or channel == model.channel
+    ]
+    if not wanted:
+        raise SettingsError(
+            f"--val_list {val_list}: expected volumes of {model.channel}, as {folder.path} was trained on, "
+            f"got {' and '.join(sorted({str(channel) for channel in channels}))}"
+        )
+    scales = model.distance_scale_um, model.light_scale_um
+    return [open_pair(pair, model.image_groups, *scales) for pair in wanted]
+
+
+def _write_checked(
+    folder: ModelFolder, network: "VolumeNetwork", program: Program, where: Path
+) -> dict[str, Any]:
+    """Write the graphs and compare what was written with PyTorch, pass by pass.
+
+    Graphs of networks whose norms are frozen for each volume are of use for one volume only: theirs are
+    compared, and not kept.
+    """
+    from lightsheet.fuse.frozen import freeze_norms
+    from lightsheet.fuse.torch_runtime import TorchRuntime
+
+    channels = _random_tile(program)
+    if program.tile_dependent:
+        network = freeze_norms(network, channels[None])
+    graphs = {name: make() for name, make in graphs_of(network, program.channels).items()}
+    write_graphs(graphs, where)
+    stored = {name: functools.partial(read_graph, where, name) for name in graphs}
+    ours = OpenVinoRuntime(stored, residual=_is_residual(network), bf16=False)
+    # The network is used again, so its copy is given away.
+    found = _differences(ours, TorchRuntime(network, _cpu()), program, channels)
+    for step, figures in found.items():
+        if not figures["max_over_std"] <= LARGEST_DIFFERENCE:
+            raise ModelError(
+                f"{folder.path}: expected OpenVINO to give what PyTorch gives, within {LARGEST_DIFFERENCE:g} "
+                f"of its standard deviation, got {figures['max_over_std']:.2g} in the pass '{step}'"
+            )
+    if program.tile_dependent:
+        for path in where.iterdir():
+            path.unlink()
+    return found
+
+
+def _differences(
+    ours: Runtime, torchs: Runtime, program: Program, channels: Floats
+) -> dict[str, dict[str, float]]:
+    """Largest difference of each pass, in its unit and over the standard deviation of what PyTorch gives."""
+    found: dict[str, dict[str, float]] = {}
+
+    def compare(step: Any, arrays: tuple[Floats, ...], part: Part | None = None) -> Floats:
+        wanted = torchs.submit(step, arrays, part)()
+        largest = float(np.abs(ours.submit(step, arrays, part)() - wanted).max())
+        spread = float(wanted.std())
+        ratio = largest / spread if spread > 0 else (0.0 if largest == 0 else float("inf"))
+        found[step] = {"max_abs_difference": largest, "max_over_std": ratio}
+        return wanted
+
+    compare("whole", (channels,))
+    if program.staged is not None:
+        deep = compare("deepen", (compare("encode", (channels,)),))
+        z, y, x = channels.shape[1:]
+        inner = Part((z // 4, y // 4, x // 4), (z // 2, y // 2, x // 2))
+        compare("finish", (channels, deep), inner)
+    return found
+
+
+def _bf16(
+    folder: ModelFolder,
+    network: "VolumeNetwork",
+    program: Program,
+    validation: "Sequence[OpenPair]",
+    where: Path,
+) -> dict[str, Any]:
+    """Part of the record about bfloat16."""
+    if not validation:
+        return {"measured": False, "why_not": "no validation volumes were given"}
+    if not has_bf16():
+        return {"measured": False, "why_not": "the CPU of the export does not compute in bfloat16"}
+    residual = _is_residual(network)
+
+    def runtimes_of(channels: Floats) -> tuple[Runtime, Runtime]:
+        if program.tile_dependent:
+            graphs = graphs_of(
+                _frozen_for(network, program, channels, folder.settings.patch_zyx), len(channels)
+            )
+        else:
+            graphs = {
+                path.stem: functools.partial(read_graph, where, path.stem) for path in where.glob("*.xml")
+            }
+        fp32, bf16 = (OpenVinoRuntime(graphs, residual=residual, bf16=low) for low in (False, True))
+        return fp32, bf16
+
+    return {"measured": True, **compare_precisions(validation, program, runtimes_of)}
+
+
+def _frozen_for(
+    network: "VolumeNetwork", program: Program, channels: Floats, patch_zyx: ZYX
+) -> "VolumeNetwork":
+    """Freeze norms at the statistics of a volume, as prediction does."""
+    from lightsheet.fuse.frozen import freeze_norms, sample_starts
+
+    padded = pad_to_stride(channels, program)
+    if program.fixed_zyx is not None:
+        return freeze_norms(network, padded[None])
+    z, y, x = channels.shape[1:]
+    (dz, dy, dx), starts = sample_starts((z, y, x), program.stride_zyx, patch_zyx)
+    tiles = [padded[:, z : z + dz, y : y + dy, x : x + dx] for z, y, x in starts]
+    return freeze_norms(network, np.stack(tiles))
+
+
+def _random_tile(program: Program) -> Floats:
+    size = program.fixed_zyx or tuple(_TILE_STRIDES * stride for stride in program.stride_zyx)
+    return np.random.default_rng(0).random((program.channels, *size), dtype=np.float32)
+
+
+def _is_residual(network: "VolumeNetwork") -> bool:
+    from lightsheet.networks.blocks import Residual
+
+    return isinstance(network, Residual)
+
+
+def _cpu() -> Any:
+    import torch
+
+    return torch.device("cpu")
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    openvino = str(import_openvino().__version__).partition("-")[0]
+    return {"lightsheet": lightsheet.__version__, "openvino": openvino, "torch": str(torch.__version__)}
+
+
+def _tell(folder: ModelFolder, program: Program, record: dict[str, Any]) -> None:
+    if record["measured"]:
+        change = record["n_ssim_change"]
+        told = ", ".join(
+            f"{reading} {'none' if value is None else format(value, '+.5f')}"
+            for reading, value in change.items()
+        )
+        used = "is used" if harmless(change) else "stays off"
+        bf16 = f"bfloat16 changes N_SSIM on {len(record['volumes'])} validation volumes by {told}: it {used}"
+    else:
+        bf16 = f"bfloat16 stays off: {record['why_not']}"
+    LOG.info("%s: exported for OpenVINO; %s", folder.path, bf16)
+    if program.tile_dependent:
+        LOG.info(
+            "%s: its norms take statistics of the tile, which are frozen for each volume: prediction needs "
+            "PyTorch beside OpenVINO",
+            folder.path,
+        )
