@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-real models container test-container clean
+.PHONY: help demo test check bench bench-real bench-reconstruct models container test-container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -40,6 +40,11 @@ bench: .venv/.ready ## conversion, training step and evaluation against the refe
 
 bench-real: .venv/.ready ## the commands on real stacks (../shared/data), views made by the forward model
 	$(BIN)/python benchmarks/real_stacks.py
+
+bench-reconstruct: .venv/.ready ## tiled prediction against the reference's scheme and MONAI (about 12 minutes)
+	@$(BIN)/python -c 'import monai, openvino' 2> /dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
+	$(BIN)/python benchmarks/reconstruct.py --figure docs/figures/reconstruct_cost.png
 
 models: .venv/.ready ## train the models of resources/models on simulated data (half an hour)
 	$(BIN)/python benchmarks/models.py
