@@ -1,14 +1,26 @@
 """The model for an image follows from what the settings of the folders say."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lightsheet.core.errors import MetadataError, ModelError
 from lightsheet.core.model_folder import ModelFolder, ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
-from lightsheet.fuse.choose import choose_given, choose_shipped, shipped_models, shipped_models_folder
+from lightsheet.fuse.choose import (
+    SURE_ENOUGH,
+    choose_for,
+    choose_given,
+    choose_shipped,
+    shipped_models,
+    shipped_models_folder,
+)
+from lightsheet.fuse.fingerprint import describe_kinds
+from lightsheet.fuse.measure import measure
+from tissue import lazy, tissue
 
 
 def model(name: str, channel: str | None, *studies: int) -> ModelFolder:
@@ -109,3 +121,132 @@ def test_shipped_models_are_found_by_variable_or_in_the_checkout(
     settings = ModelSettings({"name": "x"}, ("data/raw_image",), 1.0, 1.0, (8, 8, 8))
     save_model(tmp_path / "one", settings, {"w": torch.zeros(1)}, {}, {}, "")
     assert [found.name for found in shipped_models()] == ["one"]
+
+
+SPACINGS = {1: (2.0, 1.0, 1.0), 2: (3.0, 1.6, 1.6)}
+
+
+@pytest.fixture(scope="module", name="measured")
+def measured_models() -> list[ModelFolder]:
+    """Models of studies 1 and 2 (other voxel sizes) and a generalist with fingerprints; one for membranes."""
+    told = {
+        study: [
+            (
+                VolumeInfo("t", (1, 1, 1), "uint16", None, "nucleus", study),
+                measure(lazy(tissue(seed=s), spacing)),
+            )
+            for s in (1, 2)
+        ]
+        for study, spacing in SPACINGS.items()
+    }
+    made = []
+    for name, channel, studies, images in (
+        ("N1", "nucleus", (1,), told[1]),
+        ("N2", "nucleus", (2,), told[2]),
+        ("N", "nucleus", (1, 2), [*told[1], *told[2]]),
+        ("M", "membrane", (), []),
+    ):
+        plain = model(name, channel, *studies)
+        made.append(ModelFolder(plain.path, plain.settings, {"kinds": describe_kinds(images)}, {}))
+    return made
+
+
+def test_an_image_without_a_study_gets_the_model_it_is_like(measured: list[ModelFolder]) -> None:
+    choice = choose_for(lazy(tissue(seed=5), SPACINGS[2], "nucleus"), measured)
+    assert choice.model.name == "N2"
+    assert choice.certainty is not None
+    assert choice.certainty > 0.9
+    assert choice.reason.startswith("most like nucleus of study 2 (")
+    assert set(choice.decided_by[:2]) == {"voxel size", "field"}
+    assert choice.candidates[0].model.name == "N2"
+    assert sum(c.probability for c in choice.candidates) == pytest.approx(1.0)
+
+
+def test_the_record_is_plain_json_without_paths(measured: list[ModelFolder]) -> None:
+    choice = choose_for(lazy(tissue(seed=5), SPACINGS[1]), measured)
+    record = json.loads(json.dumps(choice.record()))
+    assert (record["model"], record["channel"]) == ("N1", "nucleus")
+    assert record["candidates"]["N1"] == pytest.approx(choice.certainty, abs=1e-4)
+    assert record["features"]["voxels"] == 288000
+    assert "view.tif" not in json.dumps(record)
+    assert "the metadata say no channel, the image shows nucleus" in record["reason"]
+
+
+def test_an_image_unlike_all_gets_the_generalist(measured: list[ModelFolder]) -> None:
+    far = lazy(tissue(seed=5, blur=3.0, decay_x=-2.0)[:12, :60], (0.5, 0.2, 0.2), "nucleus")
+    choice = choose_for(far, measured)
+    assert choice.model.name == "N"
+    best = next(c for c in choice.candidates if c.model.name in ("N1", "N2"))
+    assert best.probability < SURE_ENOUGH
+    assert "not surely of a study with a model of its own (most like nucleus of study" in choice.reason
+    only_special = choose_for(far, measured[:2])
+    assert only_special.model.name in ("N1", "N2")
+
+
+def test_study_and_channel_of_the_metadata_pick_directly_however_unlike(measured: list[ModelFolder]) -> None:
+    choice = choose_for(lazy(tissue(), SPACINGS[2], "nucleus", 1), measured)
+    assert (choice.model.name, choice.reason) == ("N1", "trained for nucleus of study 1")
+    other = choose_for(lazy(tissue(), SPACINGS[2], "nucleus", 7), measured)
+    assert (other.model.name, other.reason) == (
+        "N",
+        "trained for nucleus of studies 1, 2, no model for nucleus of study 7",
+    )
+
+
+def test_a_channel_that_the_image_contradicts_is_not_believed_but_the_user_is(
+    measured: list[ModelFolder],
+) -> None:
+    walls = lazy(tissue("membranes"), SPACINGS[1], "nucleus", 1)
+    choice = choose_for(walls, measured)
+    assert (choice.model.name, choice.channel) == ("M", "membrane")
+    assert "the image shows membrane" in choice.reason
+    assert choose_for(walls, measured, trust_channel=True).model.name == "N1"
+
+
+def test_without_any_metadata_an_image_gets_a_model(measured: list[ModelFolder]) -> None:
+    assert choose_for(lazy(tissue(), None), measured).channel == "nucleus"
+    assert choose_for(lazy(tissue("membranes"), None), measured).model.name == "M"
+    blank = choose_for(lazy(np.zeros((4, 10, 10), np.uint16), None), measured)
+    assert blank.channel == "nucleus"  # the more frequent
+
+
+def test_fingerprints_of_before_kinds_were_measured_have_voxel_size_and_field(
+    measured: list[ModelFolder],
+) -> None:
+    each = [
+        {"shape_zyx": [24, 120, 100], "spacing_um": s, "extent_um": [24 * s[0], 120 * s[1], 100 * s[2]]}
+        for s in SPACINGS.values()
+    ]
+    old = [
+        ModelFolder(m.path, m.settings, {"each": [one], "median": {}}, {})
+        for m, one in zip(measured, each, strict=False)
+    ]
+    choice = choose_for(lazy(tissue(), SPACINGS[2], "nucleus"), [*old, measured[3]])
+    assert choice.model.name == "N2"
+    bare = [ModelFolder(m.path, m.settings, {}, {}) for m in measured]
+    assert choose_for(lazy(tissue(), SPACINGS[2], "nucleus"), bare).model.name == "N"
+
+
+@pytest.mark.parametrize("kinds", [3, [{}], [{"channel": "nucleus", "study": 1, "features": {"voxels": 1}}]])
+def test_a_damaged_fingerprint_is_told_and_passed_over(
+    kinds: object, caplog: pytest.LogCaptureFixture, measured: list[ModelFolder]
+) -> None:
+    damaged = ModelFolder(measured[0].path, measured[0].settings, {"kinds": kinds}, {})
+    with caplog.at_level("WARNING", logger="lightsheet"):
+        choice = choose_for(lazy(tissue(), SPACINGS[2], "nucleus"), [damaged, *measured[1:]])
+    assert choice.model.name == "N2"
+    assert "N1: fingerprint.json can't be compared with" in caplog.text
+
+
+def test_given_models_are_taken_however_unlike_and_a_single_one_unmeasured(
+    measured: list[ModelFolder],
+) -> None:
+    choice = choose_for(lazy(tissue(), SPACINGS[2], None), measured[:1], given=True)
+    assert (choice.model.name, choice.features) == ("N1", {})
+    several = choose_for(lazy(tissue(), SPACINGS[2], None), measured[:2], given=True)
+    assert several.model.name == "N2"
+    assert several.reason.startswith("given by --model; ")
+    with pytest.raises(ModelError, match=r"expected a model for membrane, got N1 .*--channel"):
+        choose_for(lazy(tissue("membranes"), None, "membrane"), measured[:2], given=True)
+    with pytest.raises(ModelError, match=r"expected a model for membrane of an unknown study"):
+        choose_for(lazy(tissue("membranes")), measured[:2])

@@ -65,6 +65,15 @@ def test_description_of_a_set(tmp_path: Path) -> None:
     assert found["median"]["extent_um"] == [24.0, 10.0, 15.0]
     assert found["median"]["percentiles"] == [100.0, 1100.0]
     assert found["median"]["decay_zyx"] == pytest.approx([-0.4, 0.0, 0.0], abs=1e-4)
+    kinds = found["kinds"]
+    assert [(kind["channel"], kind["study"], kind["volumes"]) for kind in kinds] == [
+        ("nucleus", 1, 3),
+        ("nucleus", 2, 2),
+    ]
+    for kind in kinds:
+        assert kind["features"]["extent_x_um"]["median"] == pytest.approx(15.0)
+        assert kind["features"]["spacing_xy_um"]["median"] == pytest.approx(0.5)
+        assert kind["features"]["decay_z"]["spread"] > 0
 
 
 def test_of_many_views_sixteen_at_most_are_read_evenly_chosen(tmp_path: Path) -> None:
@@ -72,3 +81,4 @@ def test_of_many_views_sixteen_at_most_are_read_evenly_chosen(tmp_path: Path) ->
     found = describe_views([ConvertedVolume(path)] * 40)
     assert found["volumes"] == 40
     assert len(found["each"]) == 14
+    assert found["kinds"][0]["volumes"] == 10
