@@ -60,7 +60,7 @@ done
 case $variant in
     gpu) default_runtime=torch==2.9.1 default_index=https://download.pytorch.org/whl/cu126 ;;
     cpu) default_runtime=torch==2.13.0 default_index=https://download.pytorch.org/whl/cpu ;;
-    slim) default_runtime="openvino>=2025.0,<2027" default_index="" ;;
+    slim) default_runtime="openvino>=2026.1,<2027" default_index="" ;;
     *) fail "--variant: expected gpu, cpu or slim, got '$variant'" ;;
 esac
 [ -z "${PIP_FIND_LINKS:-}" ] || default_index=""

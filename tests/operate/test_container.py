@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -269,6 +270,46 @@ def test_a_view_without_voxel_size_gets_the_one_of_the_model_s_training(platform
     assert read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"] == "Generalist_Nucleus"
 
 
+class FailsOnTheGpu:
+    """In place of the fuser: out of memory on a GPU, a copy of the view on a CPU."""
+
+    budgets: ClassVar[list[float | None]] = []
+
+    def __init__(self, models: Any, settings: Any) -> None:
+        self._settings = settings
+
+    def fuse(self, view: Path, output: Path, overrides: Any, *, overwrite: bool) -> Any:
+        self.budgets.append(self._settings.time_budget_s)
+        if self._settings.device != "cpu":
+            raise RuntimeError("CUDA out of memory")
+        shutil.copyfile(view, output)
+        return SimpleNamespace(path=output, model="on the CPU")
+
+
+@pytest.mark.parametrize(("gpu", "model"), [(True, "on the CPU"), (False, None)])
+def test_where_a_gpu_fails_the_cpu_gets_the_time_that_is_left(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, gpu: bool, model: str | None
+) -> None:
+    monkeypatch.setattr("lightsheet.fuse.fuse_file.Fuser", FailsOnTheGpu)
+    monkeypatch.setattr("lightsheet.operate.rescue.gpu_in_use", lambda: gpu)
+    monkeypatch.setattr(FailsOnTheGpu, "budgets", [])
+    platform.view()
+    assert platform.run("--budget", "60") == 0
+    assert platform.said("CUDA out of memory")
+    assert platform.said("1 fused") == (model is not None)
+    first, *rest = FailsOnTheGpu.budgets
+    assert first == 60
+    assert [59 < (left or 0) < 60 for left in rest] == [True] * gpu
+
+
+def test_a_budget_that_is_over_before_the_start_fills_with_the_view(platform: Platform) -> None:
+    view = platform.view()
+    assert platform.run("--budget", "1e-9") == 0, platform.lines
+    assert np.abs(read_volume(platform.results / UUID).data.astype(int) - view.astype(int)).max() <= 1
+    assert platform.run("--budget", "0") == 2
+    assert platform.lines[-1] == "error: --budget: expected seconds above 0, got 0"
+
+
 def test_help_tells_the_variables(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -282,10 +323,11 @@ def entry(platform: Platform, **options: Any) -> "subprocess.CompletedProcess[st
     environment = {
         "PATH": "",
         "PYTHONPATH": str(ROOT / "Source"),
-        **{
-            f"LIGHTSHEET_{name.upper()}": str(platform.root / name) for name in ("input", "output", "tarball")
-        },
+        "PYTHONDONTWRITEBYTECODE": "1",  # what a limit cuts short would stay in the caches
+        "NUMBA_CACHE_DIR": str(platform.root / "numba"),
     }
+    for name in ("input", "output", "tarball"):
+        environment[f"LIGHTSHEET_{name.upper()}"] = str(platform.root / name)
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False, **options
     )

@@ -5,7 +5,6 @@ Exit code 0: every image has a result. 1: some have none, one line each, the las
 """
 
 import argparse
-import dataclasses
 import logging
 import os
 import sys
@@ -14,10 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightsheet.core.allocator import sleep_while_waiting
-from lightsheet.core.errors import LightsheetError, ModelError
+from lightsheet.core.errors import LightsheetError, ModelError, SettingsError
 from lightsheet.core.memory import GIB
 from lightsheet.core.progress import LOG, log_to_stderr
 from lightsheet.operate.contract import Folders, find_images, prepare_output
@@ -97,12 +96,11 @@ def make_restorer(folders: Folders, budget_s: float) -> "Restorer":
     from lightsheet.fuse.fusion_settings import FusionSettings
     from lightsheet.operate.rescue import Restorer, usable_models
 
-    known = {field.name for field in dataclasses.fields(FusionSettings)}
-    given: dict[str, Any] = {"time_budget_s": budget_s} if "time_budget_s" in known else {}
     choices = [usable_models(where) for where in (folders.tarball, shipped_models_folder())]
     if not any(choices):
         LOG.warning("no usable model in %s or %s", folders.tarball, shipped_models_folder())
-    return Restorer(choices, FusionSettings(**given))
+    # No journal: the output folder must hold the result and nothing else.
+    return Restorer(choices, FusionSettings(time_budget_s=budget_s, resume=False))
 
 
 def restore_all(restorer: "Restorer", images: Sequence[Path], folders: Folders) -> Work:
@@ -170,7 +168,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="time for one image (default %(default)s, or LIGHTSHEET_TIME_BUDGET_S)",
     )
     parser.add_argument("--compile", type=Path, metavar="DIR", help="fill a cache of compiled loops and end")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if not arguments.budget > 0:
+        raise SettingsError(f"--budget: expected seconds above 0, got {arguments.budget:g}")
+    return arguments
 
 
 def _fail(message: str, code: int = EXIT_ERROR) -> int:

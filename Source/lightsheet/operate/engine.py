@@ -1,11 +1,15 @@
 """Docker or podman, whichever works: load, look at and run an image the way the platform does."""
 
+import contextlib
+import gzip
 import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ RUN_FLAGS_VARIABLE = "LIGHTSHEET_RUN_FLAGS"
 # Exit codes by which an engine says that it could not start the container at all.
 _ENGINE_FAILED = (125,)
 _SHORT_S, _LOAD_S = 60.0, 1800.0
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,25 @@ class Engine:
             When the file holds no image.
         """
         done = self._call("load", "--input", str(tarball), timeout=_LOAD_S)
+        if done.returncode and _is_gzip(tarball):  # podman 4.3 was seen not to read what docker reads
+            done = self._load_unpacked(tarball)
         if done.returncode:
             raise SettingsError(
                 f"{tarball}: expected a container image, {self.program} says '{_last(done.stderr)}'"
             )
         found = re.findall(r"Loaded image(?:\(s\)| ID)?: (.+)", done.stdout)
         return [name.strip() for names in found for name in names.split(",")]
+
+    def _load_unpacked(self, tarball: Path) -> "subprocess.CompletedProcess[str]":
+        with tempfile.TemporaryDirectory() as folder:
+            unpacked = Path(folder) / "image.tar"
+            with (
+                contextlib.suppress(OSError, EOFError, zlib.error),  # the engine tells what is wrong with it
+                gzip.open(tarball) as packed,
+                unpacked.open("wb") as file,
+            ):
+                shutil.copyfileobj(packed, file, _BLOCK)
+            return self._call("load", "--input", str(unpacked), timeout=_LOAD_S)
 
     def inspect(self, tag: str) -> ImageFacts:
         """Read what an image says about itself.
@@ -205,6 +223,11 @@ def find_engine(program: str | None = None, environment: Mapping[str, str] = os.
         f"--engine: expected {wanted or ' or '.join(ENGINES)} to answer, got nothing; "
         "install it, or start its service"
     )
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _answers(program: str) -> bool:

@@ -9,6 +9,8 @@ import dataclasses
 import itertools
 import math
 import shutil
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import tifffile
 
 import lightsheet
 from lightsheet.core.axes import CHANNELS, SpacingUm
-from lightsheet.core.errors import LightsheetError, MetadataError, ModelError, OutputError
+from lightsheet.core.errors import LightsheetError, MetadataError, ModelError, OutputError, VolumeError
 from lightsheet.core.files import written_beside
 from lightsheet.core.model_folder import SETTINGS, ModelFolder, open_model
 from lightsheet.core.progress import LOG
@@ -150,13 +152,15 @@ class Restorer:
         return Understood(info, repair, complete, tuple(notes), broken.get("channel"))
 
     def _fuse(self, view: Path, output: Path, known: Understood) -> Outcome:
-        """Try the models, best first."""
+        """Try the models, best first; where a GPU fails, the CPU gets the time that is left."""
+        started = time.monotonic()
         reason = "there is no usable model"
         for models in self._choices:
             left = [model.path for model in models]
+            settings = self._settings
             while left:
                 try:
-                    fused = self._fuser(left).fuse(view, output, known.repair, overwrite=True)
+                    fused = self._fuser(left, settings).fuse(view, output, known.repair, overwrite=True)
                     return Outcome(fused.path, fused.model)
                 except OutputError:
                     raise
@@ -166,16 +170,22 @@ class Restorer:
                     left = [path for path in left if path not in named] if named else []
                 except Exception as error:  # noqa: BLE001 - whatever it is, the view itself is a valid result
                     reason = one_line(error)
-                    left = []
+                    if settings.device == "cpu" or isinstance(error, VolumeError) or not gpu_in_use():
+                        left = []
+                    else:
+                        LOG.warning("%s: going on without the GPU", view.name)
+                        settings = on_cpu(settings, time.monotonic() - started)
                 LOG.warning("%s: %s", view.name, reason)
         return hand_on(view, output, known, reason)
 
-    def _fuser(self, models: Sequence[Path]) -> "Fuser":
+    def _fuser(self, models: Sequence[Path], settings: FusionSettings) -> "Fuser":
         from lightsheet.fuse.fuse_file import Fuser  # here, so that a broken runtime costs the model only
 
+        if settings is not self._settings:
+            return Fuser(models, settings)
         key = tuple(models)
         if key not in self._fusers:
-            self._fusers[key] = Fuser(key, self._settings)
+            self._fusers[key] = Fuser(key, settings)
         return self._fusers[key]
 
     def _usual_spacing(self) -> SpacingUm | None:
@@ -186,6 +196,19 @@ class Restorer:
                 z, y, x = (float(size) for size in told)
                 return z, y, x
         return None
+
+
+def gpu_in_use() -> bool:
+    """Whether PyTorch has been loaded and has a GPU."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
+
+
+def on_cpu(settings: FusionSettings, spent_s: float) -> FusionSettings:
+    """Return settings for the CPU, with the time that is left of the budget."""
+    budget = settings.time_budget_s
+    left = None if budget is None else max(1.0, budget - spent_s)
+    return dataclasses.replace(settings, device="cpu", precision="auto", time_budget_s=left)
 
 
 def hand_on(view: Path, output: Path, known: Understood, reason: str) -> Outcome:
