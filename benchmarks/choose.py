@@ -6,6 +6,7 @@ their metadata, and one thing is changed in each row. The rival is the rule of t
 channel whose training images are nearest in size (voxels along Z, Y, X). A row of a study without a model is
 right when a generalist is taken. Ends with 1 when a row with a bar is below 95 %.
 
+--real FOLDER tells nucleus or membrane of real stacks, in FOLDER/nuclei3d and FOLDER/membranes3d.
 --calibrate derives the temperature and the weights of the channel's logistic regression in
 Source/lightsheet/fuse/likeness.py from volumes of other seeds, and prints them beside those in use.
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
@@ -33,6 +35,7 @@ from lightsheet.core.axes import Channel, SpacingUm
 from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.model_folder import ModelFolder, ModelSettings
 from lightsheet.core.volume import VolumeInfo
+from lightsheet.core.volumes import open_volume
 from lightsheet.fuse.choose import choose_measured
 from lightsheet.fuse.fingerprint import describe_kinds
 from lightsheet.fuse.likeness import (
@@ -40,6 +43,7 @@ from lightsheet.fuse.likeness import (
     TEMPERATURE,
     decide_channel,
     kind_from_json,
+    nucleus_by_image,
     probabilities,
     scores,
 )
@@ -72,14 +76,17 @@ def main() -> int:
     """Print the table, or the calibration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--training", type=int, default=8, help="training volumes of each set")
-    parser.add_argument("--images", type=int, default=8, help="held-out volumes of each set")
+    parser.add_argument("--images", type=int, default=6, help="held-out volumes of each set")
     parser.add_argument(
         "--scale", type=float, default=0.15, help="size of the volumes, 1: as the challenge's"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the specimens")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--calibrate", action="store_true", help="derive the numbers in likeness.py again")
+    parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
     arguments = parser.parse_args()
+    if arguments.real is not None:
+        return channels_of_real(arguments.real)
     started = time.monotonic()
     first = 1000 * arguments.seed + (500 if arguments.calibrate else 0)
     jobs = [
@@ -278,6 +285,40 @@ def calibrate(training: list[Image], held_out: list[Image]) -> int:
         f"{len(seen)} images); in use {', '.join(f'{w:.2f}' for w in CHANNEL_WEIGHTS)}\n"
     )
     return 0
+
+
+def channels_of_real(folder: Path) -> int:
+    """Print what the image alone tells of the channel of real stacks; 1 when one is wrong."""
+    stacks = [
+        (path, channel)
+        for room, channel in (("nuclei3d", "nucleus"), ("membranes3d", "membrane"))
+        for path in sorted((folder / room).glob("*"))
+        if path.suffix in (".tif", ".h5") and not path.stem.endswith("_labels")
+    ]
+    if not stacks:
+        sys.stderr.write(f"{folder}: expected real stacks in nuclei3d and membranes3d, got none (--real)\n")
+        return 2
+    wrong = 0
+    for path, channel in stacks:
+        data, spacing = real_stack(path)
+        z, y, x = data.shape
+        info = VolumeInfo(path.name, (z, y, x), str(data.dtype), spacing)
+        nucleus = nucleus_by_image(measure(LazyVolume(info, lambda z0, z1, data=data: data[z0:z1])))
+        share = 0.5 if nucleus is None else nucleus if channel == "nucleus" else 1 - nucleus
+        wrong += share <= 0.5
+        sys.stdout.write(f"{path.name:<44}{channel:<10} right with {share:.3f}\n")
+    sys.stdout.write(f"{len(stacks) - wrong} of {len(stacks)} real stacks right\n")
+    return 1 if wrong else 0
+
+
+def real_stack(path: Path) -> tuple[NDArray[Any], SpacingUm | None]:
+    """Read voxels and, where the file tells it, the voxel size."""
+    if path.suffix == ".tif":
+        with open_volume(path) as volume:
+            return volume.read(0, volume.shape_zyx[0]), volume.info.spacing_um
+    with h5py.File(path) as file:
+        z, y, x = (float(step) for step in file["raw"].attrs["element_size_um"])
+        return file["raw"][...], (z, y, x)
 
 
 def totals_of(image: Image, training: list[Image], left_out: int | None) -> tuple[list[float], int]:

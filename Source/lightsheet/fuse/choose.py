@@ -27,7 +27,7 @@ from lightsheet.fuse.measure import measure
 from lightsheet.fuse.texture import Features
 
 MODELS_VARIABLE = "LIGHTSHEET_MODELS"
-SURE_ENOUGH = 0.6
+SURE_ENOUGH = 0.5
 """Probability from which a model for one study is taken rather than a generalist."""
 _CHECKOUT = Path(__file__).resolve().parents[3]
 # Order of preference among the models for a channel.
