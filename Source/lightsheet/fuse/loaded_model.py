@@ -15,7 +15,7 @@ from lightsheet.core.progress import LOG
 from lightsheet.fuse.channels import check_groups
 from lightsheet.fuse.fusion_settings import Device, Precision, RuntimeName
 from lightsheet.fuse.inputs import NetworkInputs
-from lightsheet.fuse.openvino_graphs import exported_graphs, graphs_of, read_program
+from lightsheet.fuse.openvino_graphs import convertible, exported_graphs, graphs_of, read_program
 from lightsheet.fuse.openvino_runtime import OpenVinoRuntime, has_bf16, has_openvino, import_openvino
 from lightsheet.fuse.parity import bf16_is_good_enough
 from lightsheet.fuse.program import Program
@@ -138,9 +138,9 @@ def load_model(
             bf16 = _openvino_bf16(target, folder)
             found = OpenVinoRuntime(graphs, residual=exported[1], bf16=bf16)
             return LoadedModel(folder, exported[0], found, target)
+    network = _network(folder)  # before the next import, which needs PyTorch: this tells when it is missing
     from lightsheet.fuse.describe import describe
 
-    network = _network(folder)
     program = describe(network, folder.settings.network)
     return LoadedModel(folder, program, _runtime(network, target, folder), target)
 
@@ -208,6 +208,9 @@ def _runtime(network: "VolumeNetwork", target: Target, folder: ModelFolder) -> R
     from lightsheet.fuse.torch_runtime import TorchRuntime
     from lightsheet.networks.blocks import Residual
 
+    if target.runtime == "openvino" and not convertible(network):
+        LOG.info("%s: PyTorch runs this network, whose graph depends on the size of the tile", folder.name)
+        target = dataclasses.replace(target, runtime="torch")
     if target.runtime == "openvino":
         graphs = graphs_of(network, len(folder.settings.image_groups))
         residual = isinstance(network, Residual)

@@ -6,6 +6,7 @@ them in model folders, from where they are read without PyTorch.
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,17 @@ def _convert(network: "VolumeNetwork", in_channels: int, name: str) -> Any:
 
     openvino = import_openvino()
     module, example = _traceable(network, in_channels, name)
-    with torch.no_grad():
-        # Without PyTorch's own check of the trace, which triples the time: `fuse.export` checks results.
-        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-        return openvino.convert_model(traced, example_input=example)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the example is tiny, and on a busy machine threads wait for each other
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # The tracer tells of sizes that it takes as constants, and that it is to be replaced some day.
+            warnings.simplefilter("ignore")
+            # Without PyTorch's own check of the trace, which triples the time: `fuse.export` checks results.
+            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+            return openvino.convert_model(traced, example_input=example)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _traceable(

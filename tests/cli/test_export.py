@@ -1,0 +1,128 @@
+"""``export_models.py`` as a user types it."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightsheet.cli import main as lightsheet
+from lightsheet.cli.export import main
+from lightsheet.core.model_folder import ModelSettings, open_model, save_model
+from lightsheet.fuse.loaded_model import load_model
+from lightsheet.fuse.openvino_runtime import has_bf16, has_openvino
+from lightsheet.fuse.parity import read_parity
+from networks_in_memory import random_network
+from training_data import write_lists
+
+MODELS = Path(__file__).parents[2] / "resources" / "models"
+MOST_BYTES = 12 * 10**6
+needs_openvino = pytest.mark.skipif(
+    not has_openvino(), reason='OpenVINO is not installed (pip install "lightsheet[openvino]")'
+)
+
+
+def write_model(path: Path) -> Path:
+    network, description = random_network(features=2, residual=True)
+    torch.nn.init.normal_(network.last_layer().weight, 0.0, 0.02)
+    settings = ModelSettings(description, ("data/raw_image",), 20.0, 50.0, (16, 16, 16), channel="nucleus")
+    save_model(path, settings, network.state_dict(), {}, {}, "# card")
+    return path
+
+
+def test_the_help_tells_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "MODEL/openvino" in told
+    assert "--val_list" in told
+    assert "changes the mean score by at most 0.002" in told
+
+
+@needs_openvino
+def test_a_model_is_exported_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "model")
+    _, listed = write_lists(tmp_path, train=0, val=1, shape=(16, 24, 24))
+    command = [str(model), "--val_list", str(listed), "--data_root", str(tmp_path)]
+    assert lightsheet.main(["export", *command]) == 0
+    record = read_parity(open_model(model))
+    assert record is not None
+    assert record["measured"] == has_bf16()
+    assert f"{model}: exported for OpenVINO; bfloat16" in capsys.readouterr().err
+
+
+@needs_openvino
+def test_one_bad_model_of_two_is_told_and_the_other_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / "model")
+    assert main([str(tmp_path / "nothing"), str(model)]) == 1
+    assert "nothing: expected a model folder, got nothing" in capsys.readouterr().err
+    assert (model / "openvino" / "program.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["MISSING"], "expected a model folder, got nothing"),
+        (["MODEL", "--val_list", "MISSING.csv"], "MISSING.csv: expected a list of"),
+        ([], "MODEL: expected at least one model folder"),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    if not has_openvino() and "MODEL" in arguments:
+        pytest.skip('OpenVINO is not installed (pip install "lightsheet[openvino]")')
+    write_model(tmp_path / "MODEL")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export_models.py: error: ")
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_without_openvino_the_line_that_installs_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main([str(write_model(tmp_path / "model"))]) == 2
+    error = capsys.readouterr().err
+    assert 'export: expected the library OpenVINO, got none; install it with: pip install "light' in error
+    assert not (tmp_path / "model" / "openvino").exists()
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.iterdir()), ids=lambda path: path.name)
+def test_the_shipped_models_are_exported_for_their_weights(path: Path) -> None:
+    folder = open_model(path)
+    assert sum(part.stat().st_size for part in path.rglob("*")) <= MOST_BYTES
+    record = read_parity(folder)
+    assert record is not None
+    assert record["measured"]
+    assert all(abs(change) <= 0.002 for change in record["n_ssim_change"].values())
+    for name in ("fp32", "bf16"):
+        for reading, key in (("tf", "n_ssim_tf"), ("3d", "n_ssim_3d")):
+            assert record["n_ssim"][name][reading] == pytest.approx(folder.scores[key], abs=2e-3)
+    for part in (path / "openvino").iterdir():
+        if part.suffix in (".xml", ".json"):
+            assert "/" + "tmp" not in part.read_text()
+            assert "/" + "home" not in part.read_text()
+
+
+@needs_openvino
+@pytest.mark.parametrize("path", sorted(MODELS.iterdir()), ids=lambda path: path.name)
+def test_the_shipped_graphs_give_what_the_shipped_weights_give(path: Path) -> None:
+    folder = open_model(path)
+    volume = np.random.default_rng(0).random(
+        (len(folder.settings.image_groups), 16, 32, 32), dtype=np.float32
+    )
+    wanted = load_model(folder, "cpu", "fp32", "torch").run(volume)
+    found = load_model(folder, "cpu", "fp32", "openvino").run(volume)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * wanted.std())
+    assert load_model(folder, "cpu").runtime.low_precision == has_bf16()
