@@ -1,7 +1,7 @@
 """Train the models in resources/models: one generalist for each channel, on simulated volumes of all studies.
 
-``make models`` runs this. It goes on where it was stopped. The weights are kept as fp16, some 4 MB a model, and
-exported for OpenVINO, 5 MB more, where it is installed: then bfloat16 is judged on the validation volumes.
+``make models`` runs this. It goes on where it was stopped. The weights are kept as fp16, some 4 MB a model,
+and exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes.
 """
 
 import argparse

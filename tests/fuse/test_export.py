@@ -211,6 +211,23 @@ def test_an_export_that_fails_leaves_the_one_before(
     assert "not exported for OpenVINO" in caplog.text
 
 
+@pytest.mark.slow
+def test_a_training_exports_its_model_with_its_validation_volumes(tmp_path: Path) -> None:
+    from lightsheet.fuse.settings import TrainSettings
+    from lightsheet.fuse.train import train
+
+    lists = write_lists(tmp_path, train=1, val=1)
+    small = {"feat_channels": 2, "patch_size": (8, 16, 16), "samples_per_epoch": 2, "epochs": 1}
+    folder = open_model(train(TrainSettings(*lists, tmp_path / "model", data_root=tmp_path, **small)))  # type: ignore[arg-type]
+    record = parity.read_parity(folder)
+    assert record is not None
+    assert record["measured"] == has_bf16()
+    if record["measured"]:
+        # two steps stay close to the view, whose score is 0
+        assert record["n_ssim"]["fp32"]["tf"] == pytest.approx(folder.scores["n_ssim_tf"], abs=2e-3)
+    assert load_model(folder, "cpu", "fp32", "openvino").runtime.description == "OpenVINO on cpu, fp32"
+
+
 def test_a_training_without_openvino_says_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
