@@ -6,8 +6,9 @@ usage() {
     cat <<'TEXT'
 usage: bash Docker/test_run.sh [options] [view.tif ...]
 
-Runs the image once for each view, without network, and checks name, shape, type and tags of the result.
-Without views, small simulated ones are made: one of each study and channel of the challenge.
+Runs the image once for each view, without network, and checks name, shape, type and tags of the result. The
+result of NAME_angle.tif is scored if NAME_fused.tif lies beside it. Without views, small simulated ones are
+made: one of each study and channel of the challenge.
 
   --image TAG             default: lightsheet:cpu
   --output FOLDER         keep the results here (default: a folder that is removed)
@@ -45,11 +46,13 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 if [ ${#views[@]} -eq 0 ]; then
+    number=0
     for kind in "1 nucleus" "2 nucleus" "3 nucleus" "4 nucleus" "5 nucleus" "1 membrane" "3 membrane"; do
         read -r study channel <<<"$kind"
-        "$python" Source/simulate_dataset.py "$folder/study${study}_$channel" --study "$study" --channel "$channel" \
-            --count 1 --shape 32,96,96 --seed 2025 2>/dev/null || fail "no volume of study $study could be simulated"
-        views+=("$folder/study${study}_$channel/image_0_${channel}_angle.tif")
+        number=$((number + 1))
+        "$python" Source/simulate_dataset.py "$folder/$number" --study "$study" --channel "$channel" --count 1 \
+            --first_id "$number" --shape 32,96,96 --seed 2025 2>"$folder/log" || fail "$(tail -n 1 "$folder/log")"
+        views+=("$folder/$number/image_${number}_${channel}_angle.tif")
     done
 fi
 

@@ -103,6 +103,29 @@ def test_given_views_are_run_and_their_results_kept(
         assert np.array_equal(tifffile.imread(tmp_path / "kept" / view.name), tifffile.imread(view))
 
 
+def test_a_view_is_scored_by_the_fused_volume_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = {"resolution": (5, 5), "resolutionunit": 3}
+    view = write_tiff(tmp_path / "a_angle.tif", embryo((12, 24, 24), outside=300), **tags)
+    write_tiff(tmp_path / "a_fused.tif", embryo((12, 24, 24)), **tags)
+    assert main(["--image", "good", "--view", str(view)]) == 0
+    text = capsys.readouterr().out
+    assert "pass  a_angle.tif: the result is no worse than the image" in text
+    assert "N_SSIM +0.000" in text
+
+
+def test_results_that_would_replace_each_other_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "view.tif").touch()
+    views = [str(tmp_path / name / "view.tif") for name in "ab"]
+    assert main(["--image", "good", "--view", *views, "--output", str(tmp_path / "kept")]) == 2
+    assert "expected views of different names, got view.tif, view.tif" in capsys.readouterr().err
+
+
 def test_a_file_with_two_images_breaks_a_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "two.tar.gz"
     file.write_text("Loaded image: good\nLoaded image: root")

@@ -23,7 +23,7 @@ class DoctorSettings:
     image: str | None = None
     """.tar.gz of an image, or its tag; default: the CPU variant is built by Build_Docker_ForGC.sh"""
     view: tuple[Path, ...] = ()
-    """TIFFs to run it on instead of the simulated volume; then no score is computed"""
+    """TIFFs to run it on instead of a simulated volume; NAME_angle.tif is scored by a NAME_fused.tif beside it"""
     output: Path | None = None
     """folder in which results are kept"""
     engine: Literal["docker", "podman"] | None = None
@@ -45,6 +45,11 @@ def run(settings: DoctorSettings) -> int:
     for view in settings.view:
         if not view.is_file():
             raise NotFoundError(f"{view}: expected a TIFF, got no such file")
+    names = [view.name for view in settings.view]
+    if settings.output is not None and len(set(names)) < len(names):
+        raise SettingsError(
+            f"--output {settings.output}: expected views of different names, got {', '.join(names)}"
+        )
     limits = Limits(settings.memory_gb, seconds=settings.seconds)
     findings = examine(find_engine(settings.engine), settings.image, settings.view, limits, settings.output)
     sys.stdout.write(table(findings))

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def examine(
     Parameters
     ----------
     image : file of an image or its tag; none: the CPU variant is built
-    views : volumes to run it on instead of a simulated one, whose truth is known
+    views : volumes to run it on instead of a simulated one; of ``NAME_angle.tif`` the result is scored by
+        ``NAME_fused.tif`` where that lies beside it
     limits : memory, processes and time
     keep : folder where results are kept
 
@@ -63,16 +65,16 @@ def examine(
     tag, loaded = _image(engine, image)
     findings = list(check_image(engine.inspect(tag), loaded))
     with tempfile.TemporaryDirectory() as folder:
-        cases: list[tuple[Path, Path | None]] = [(view, None) for view in views]
+        cases = [(view, truth_beside(view)) for view in views]
         for view, fused in cases or [_known_answer(Path(folder))]:
             LOG.info("%s: running on %s", tag, view)
             with played(engine, tag, view, allowed) as trial:
-                found = [*check_run(trial, allowed.seconds), *check_times(trial, one_tile=fused is not None)]
+                found = [*check_run(trial, allowed.seconds), *check_times(trial, one_tile=not views)]
                 if (trial.output / OUTPUT_FOLDER / trial.view.name).is_file():
                     found += check_result(trial, fused)
                 _keep(trial, view, keep)
                 _show_log(trial, found)
-            findings += found
+            findings += [replace(one, rule=f"{view.name}: {one.rule}") for one in found] if views else found
         for view, check in (
             (_constant(Path(folder)), check_handed_on),
             (_no_image(Path(folder)), check_refused),
@@ -99,6 +101,12 @@ def table(findings: Sequence[Finding]) -> str:
     )
     verdict = "ready to be uploaded" if not broken else f"{broken} of {len(findings)} rules are broken"
     return "\n".join([*lines, f"result checked by {importer}", verdict]) + "\n"
+
+
+def truth_beside(view: Path) -> Path | None:
+    """Fused volume of a view by its name, if it is there."""
+    fused = view.with_name(f"{view.stem.removesuffix('_angle')}_fused{view.suffix}")
+    return fused if view.stem.endswith("_angle") and fused.is_file() else None
 
 
 def _image(engine: Engine, image: str | None) -> tuple[str, list[str] | None]:

@@ -205,7 +205,7 @@ def check_result(trial: Trial, fused: Path | None) -> Iterator[Finding]:
     yield Finding(
         "the result is no worse than the image (N_SSIM of 0 or more)",
         score >= 0,
-        f"N_SSIM {score:+.3f} on a simulated volume",
+        f"N_SSIM {score:+.3f} against the fused volume",
         "use the model for this channel, or hand the image on unchanged",
     )
 
