@@ -23,7 +23,7 @@ class DoctorSettings:
     image: str | None = None
     """.tar.gz of an image, or its tag; default: the CPU variant is built by Build_Docker_ForGC.sh"""
     view: tuple[Path, ...] = ()
-    """TIFFs to run it on instead of a simulated volume; NAME_angle.tif is scored by a NAME_fused.tif beside it"""
+    """TIFFs to run it on instead of a simulated one; NAME_angle.tif is scored by NAME_fused.tif beside it"""
     output: Path | None = None
     """folder in which results are kept"""
     engine: Literal["docker", "podman"] | None = None
