@@ -56,7 +56,7 @@ if [ ${#views[@]} -eq 0 ]; then
     done
 fi
 
-export PYTHONPATH=Source
+export PYTHONPATH=Source${PYTHONPATH:+:$PYTHONPATH}
 exec_doctor=("$python" -m lightsheet.cli.doctor --image "$image" --view "${views[@]}")
 [ -z "$output" ] || exec_doctor+=(--output "$output")
 [ -z "$engine" ] || exec_doctor+=(--engine "$engine")
