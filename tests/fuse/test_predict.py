@@ -332,7 +332,7 @@ def test_little_memory_makes_the_overlap_smaller_rather_than_the_work_many_times
     assert plan.memory <= GIB
     assert plan.tiles.redundancy < 5
     kept = plan_of((309, 1920, 1920), runner, Limits(GIB, overlap_zyx=(24, 32, 32)))
-    assert kept.tiles.redundancy > 10
+    assert kept.tiles.redundancy > 5
 
 
 def test_a_network_of_one_size_gets_that_size() -> None:

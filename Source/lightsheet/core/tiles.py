@@ -143,6 +143,7 @@ def plan_tiles(
     halo_zyx: ZYX | None = None,
     *,
     cut: bool = True,
+    padded_zyx: ZYX | None = None,
 ) -> TilePlan:
     """Cover a volume with tiles of one size.
 
@@ -158,6 +159,8 @@ def plan_tiles(
         thrown away at each side, where a network's border effects are largest, and a quarter is blended.
         None: unlimited; a quarter is thrown away at each side and half of the overlap is blended.
     cut : cut tiles down to an axis that is shorter; False for networks that take one size only
+    padded_zyx : size of the volume with its mirrored end, up to which tiles read; by default rounded up to
+        the stride
 
     Raises
     ------
@@ -168,9 +171,10 @@ def plan_tiles(
     for axis in range(3):
         _check(axis, tile_zyx[axis], overlap_zyx[axis], stride_zyx[axis])
         size = tile_zyx[axis]
+        end = shape_zyx[axis] if padded_zyx is None else padded_zyx[axis]
         if cut:
-            size = min(size, round_up(shape_zyx[axis], stride_zyx[axis]))
-        starts = _starts(shape_zyx[axis], size, overlap_zyx[axis], stride_zyx[axis], axis)
+            size = min(size, round_up(end, stride_zyx[axis]))
+        starts = _starts(end, size, overlap_zyx[axis], stride_zyx[axis], axis)
         halo = _halo(starts, size, None if halo_zyx is None else halo_zyx[axis])
         axes.append((size, halo, _spans(shape_zyx[axis], size, starts, halo)))
     (tz, hz, z), (ty, hy, y), (tx, hx, x) = axes

@@ -194,7 +194,7 @@ class Fuser:
                     before |= {n: journal.earlier(n, journal.planes_done, len(planes)) for n in journal.names}
                 journal.append(
                     add_to_mean(planes, number, before["mean"], before["squares"]),
-                    0 if deadline is None else deadline.filled,
+                    0.0 if deadline is None else deadline.filled,
                 )
             journal.next_member()
         if plan is None:

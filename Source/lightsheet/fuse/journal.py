@@ -80,9 +80,9 @@ class Journal:
         return int(self._state["planes"])
 
     @property
-    def filled(self) -> int:
+    def filled(self) -> float:
         """Voxels of all members so far that were filled with the view for lack of time."""
-        return int(self._state["filled"])
+        return float(self._state["filled"])
 
     @property
     def plan(self) -> dict[str, Any] | None:
@@ -123,7 +123,7 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             self._tile(tile).unlink()
 
-    def append(self, planes: dict[str, Floats], filled: int = 0) -> None:
+    def append(self, planes: dict[str, Floats], filled: float = 0.0) -> None:
         """Add finished planes (Z, Y, X) of the present member to the files called ``names``.
 
         Parameters

@@ -47,7 +47,9 @@ def layout_for(
     padded = _padded(shape, program)
     coarse: ZYX = (padded[0] // COARSE, padded[1] // COARSE, padded[2] // COARSE)
     wide = _enough(overlap, staged)
-    tiles = plan_tiles(shape, _holding(finish, staged), wide, (COARSE,) * 3, (staged.rim,) * 3)
+    tiles = plan_tiles(
+        shape, _holding(finish, staged), wide, (COARSE,) * 3, (staged.rim,) * 3, padded_zyx=padded
+    )
     deep_halo, code_halo = (staged.deepen_reach,) * 3, (staged.encode_reach,) * 3
     twice: ZYX = (2 * staged.deepen_reach,) * 3
     code_twice: ZYX = (2 * staged.encode_reach,) * 3
@@ -106,7 +108,7 @@ def best_layout(
     wide = _enough(overlap, staged)
     deepens = list(_coarse_tiles(coarse, 2 * staged.deepen_reach, _DEEPEN_STRIDE, staged.deepen.macs))
     encodes = list(_coarse_tiles(coarse, 2 * staged.encode_reach, 1, staged.encode.macs * COARSE**3))
-    fitted = _finish_tiles(shape, padded, staged, wide) if patch is None else []
+    fitted = _finish_tiles(padded, staged, wide) if patch is None else []
     for axis, side in zip("ZYX", patch or (), strict=False):
         if side < 1 or side % COARSE:
             raise SettingsError(
@@ -120,9 +122,7 @@ def best_layout(
             macs = finish_macs + deepen_macs + encode_macs
             if best is not None and macs >= best[0]:
                 break
-            need = _memory_of(
-                shape, padded, (finish, deepen, encode), wide[0], program, runtime, half=half_maps
-            )
+            need = _memory_of(padded, (finish, deepen, encode), wide[0], program, runtime, half=half_maps)
             if need.main <= memory and (device_memory is None or need.device <= device_memory):
                 best = macs, (finish, deepen, encode)
                 break
@@ -130,7 +130,6 @@ def best_layout(
 
 
 def _memory_of(
-    shape: ZYX,
     padded: ZYX,
     sizes: tuple[ZYX, ZYX, ZYX],
     overlap: int,
@@ -143,7 +142,7 @@ def _memory_of(
     finish, deepen, encode = sizes
     coarse = padded[0] // COARSE
     ranges = (
-        _z_ranges(shape[0], finish[0], overlap, COARSE, staged.rim),
+        _z_ranges(padded[0], finish[0], overlap, COARSE, staged.rim),
         _z_ranges(coarse, deepen[0], 2 * staged.deepen_reach, _DEEPEN_STRIDE, staged.deepen_reach),
         _z_ranges(coarse, encode[0], 2 * staged.encode_reach, 1, staged.encode_reach),
     )
@@ -158,9 +157,9 @@ def _z_ranges(
     return tuple((s.start, s.stop, s.first, s.last) for s in plan.axes[0])
 
 
-def _finish_tiles(shape: ZYX, padded: ZYX, staged: Staged, overlap: ZYX) -> list[tuple[float, ZYX]]:
+def _finish_tiles(padded: ZYX, staged: Staged, overlap: ZYX) -> list[tuple[float, ZYX]]:
     """Tiles of the finishing pass with their multiply-adds for the volume, of each height the best ones."""
-    axes = [_fitted(n, o, COARSE) for n, o in zip(shape, overlap, strict=True)]
+    axes = [_fitted(n, o, COARSE) for n, o in zip(padded, overlap, strict=True)]
     found: list[tuple[float, ZYX]] = []
     for z in axes[0]:
         by_voxels: dict[int, tuple[float, ZYX]] = {}
@@ -236,7 +235,7 @@ def _memory(
     ]
     taken = sum(numbers) if runtime.keeps_memory else max(numbers)
     network = int(taken * runtime.bytes_per_number)
-    kept = plane * (finish[0] * _FLOAT_BYTES + 2 * _COUNT_BYTES * (wide[0] + COARSE * encode[0]))
+    kept = plane * (finish[0] * _FLOAT_BYTES + _COUNT_BYTES * (wide[0] + COARSE * encode[0]))
     maps = deep_planes * staged.deep_channels + code_planes * staged.encoded_channels
     kept += (_HALF_BYTES if half else _FLOAT_BYTES) * coarse_plane * maps
     # Two tiles of channels and deep maps are on the way, each with a copy.

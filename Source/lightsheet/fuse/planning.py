@@ -28,8 +28,8 @@ _LEAST_OVERLAPS = (24, 16, 8)
 _ENOUGH_REDUNDANCY = 1.9
 # Larger tiles were not faster per voxel on a CPU; they only take memory.
 _MOST_VOXELS = 1 << 23
-# Sums (float32), and counts (16 bit) twice while the planes that two rows share are moved.
-_BYTES_PER_SLAB_VOXEL = 4 + 2 * 2
+# Sums (float32) and counts (16 bit).
+_BYTES_PER_SLAB_VOXEL = 4 + 2
 _LEAST_STRIDES = 2
 
 

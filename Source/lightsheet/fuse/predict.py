@@ -5,7 +5,7 @@ predictions. Rows of tiles go along Z; what lies before the next row is finished
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,11 +55,11 @@ class Deadline:
     Attributes
     ----------
     at : `time.monotonic` of the end
-    filled : voxels that were filled so far
+    filled : voxels that were filled so far; those that blended tiles share count by their weights
     """
 
     at: float
-    filled: int = 0
+    filled: float = 0.0
 
     @property
     def over(self) -> bool:
@@ -177,7 +177,7 @@ class _Run:
         loaded = [(number, self._load(number)) for number, _ in tiles]
         kept = {number: found for number, found in loaded if found is not None}
         numbers = {id(tile): number for number, tile in tiles}
-        missing = (tile for number, tile in tiles if number not in kept)
+        missing = [tile for number, tile in tiles if number not in kept]
         fresh = computed(self._in_time(missing), self._tiles, span)
         for number, tile in tiles:
             if number in kept:
@@ -195,7 +195,7 @@ class _Run:
                 self._store.keep(number, weighted)
             yield tile, weighted
 
-    def _in_time(self, tiles: Iterator[Tile]) -> Iterator[Tile]:
+    def _in_time(self, tiles: Sequence[Tile]) -> Iterator[Tile]:
         for tile in tiles:
             if self._deadline is not None and self._deadline.over:
                 return
@@ -206,7 +206,7 @@ class _Run:
         self._view.move(span.first, span.last)
         view = self._view.channels(tile.write)[:1].copy()
         if self._deadline is not None:
-            self._deadline.filled += int(np.prod(view.shape))
+            self._deadline.filled += float(np.prod([s.window.sum(dtype=float) for s in tile.spans]))
         tile.weighted(view[0])
         return view
 

@@ -19,6 +19,7 @@ from lightsheet.fuse.inputs import NetworkInputs
 from lightsheet.fuse.runtime import Floats, Pending
 
 T = TypeVar("T")
+_PLANES_AT_ONCE = 16
 
 
 class OutOfTime(Exception):
@@ -198,13 +199,19 @@ class ChannelReader:
     def move(self, start: int, stop: int) -> None:
         """Read the planes from ``start`` to before ``stop``; those that are there already are kept."""
         stop = min(stop, self._shape[0])
-        if self._planes is None or not self._start <= start < self._stop <= stop:
-            self._planes = None
-            self._planes = self._volume.read(start, stop)
-        else:
-            kept = self._planes[start - self._start :]
-            fresh = [self._volume.read(self._stop, stop)] if stop > self._stop else []
-            self._planes = np.concatenate([kept, *fresh])
+        kept = range(max(start, self._start), min(stop, self._stop)) if start >= self._start else range(0)
+        planes = self._planes
+        if planes is None or len(planes) < stop - start:
+            larger = np.empty((stop - start, *self._shape[1:]), self._volume.info.dtype)
+            if planes is not None and kept:
+                larger[: len(kept)] = planes[kept.start - self._start : kept.stop - self._start]
+            planes = self._planes = larger
+        elif start != self._start:
+            for plane in kept:  # plane by plane, as the ranges overlap
+                planes[plane - start] = planes[plane - self._start]
+        for first in range(start + len(kept), stop, _PLANES_AT_ONCE):
+            last = min(first + _PLANES_AT_ONCE, stop)
+            planes[first - start : last - start] = self._volume.read(first, last)
         self._start, self._stop = start, stop
 
     def channels(self, box: Region) -> Floats:

@@ -1,0 +1,64 @@
+"""Small models and volumes in memory, for tests of prediction."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lightsheet.core.axes import RAW_IMAGE
+from lightsheet.core.intensity import Normalization
+from lightsheet.core.model_folder import ModelFolder, ModelSettings
+from lightsheet.core.volume import VolumeInfo
+from lightsheet.fuse.describe import describe
+from lightsheet.fuse.inputs import NetworkInputs
+from lightsheet.fuse.loaded_model import LoadedModel, Target
+from lightsheet.fuse.torch_runtime import TorchRuntime
+from lightsheet.networks import VolumeNetwork, build
+
+# The networks are tiny: on a busy machine threads would wait for each other for seconds.
+torch.set_num_threads(1)
+
+
+class Memory:
+    """A volume in memory that is read by slabs."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+        self.info = VolumeInfo("memory.tif", data.shape, str(data.dtype), (1.0, 1.0, 1.0))  # type: ignore[arg-type]
+
+    def read(self, z0: int, z1: int) -> np.ndarray:
+        return self.data[z0:z1]
+
+
+def random_network(seed: int = 0, **changes: object) -> tuple[VolumeNetwork, dict[str, object]]:
+    """A network with random weights, also where residual networks start at zero."""
+    description: dict[str, object] = {"name": "unet3d", "in_channels": 1, "features": 2, "norm": "none"}
+    description |= changes
+    torch.manual_seed(seed)
+    network = build(description).eval()
+    for parameter in network.parameters():
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, 0.0, 0.2)
+    return network.requires_grad_(False), description
+
+
+def model_of(network: VolumeNetwork, description: dict[str, object]) -> LoadedModel:
+    """A model that PyTorch runs on the CPU."""
+    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16))
+    folder = ModelFolder(Path("model"), settings, {}, {})
+    runtime = TorchRuntime(network, torch.device("cpu"))
+    return LoadedModel(folder, describe(network, description), runtime, Target("torch", "cpu", "fp32"))
+
+
+def plain_inputs(model: LoadedModel) -> NetworkInputs:
+    """The counts themselves are the normalised intensity."""
+    return NetworkInputs(model.settings, Normalization(0.0, 1.0))
+
+
+def in_one_pass(network: VolumeNetwork, data: np.ndarray) -> np.ndarray:
+    """The whole volume at once, mirrored up to multiples of the stride."""
+    pads = [(0, -n % s) for n, s in zip(data.shape, network.stride_zyx, strict=True)]
+    with torch.inference_mode():
+        result = network(torch.from_numpy(np.pad(data, pads, mode="reflect"))[None, None])[0, 0].numpy()
+    z, y, x = data.shape
+    return result[:z, :y, :x]
