@@ -83,7 +83,7 @@ def test_the_identity_network_returns_the_counts_with_name_size_and_metadata(
     made = result.info.metadata["lightsheet"]
     assert made["model"] == "model"
     # Twice the rim of six voxels, which the network needs, and a step: the least a tile can be.
-    assert made["tile_zyx"] == [12, 16, 20]
+    assert made["tile_zyx"] == [16, 16, 20]
     assert made["overlap_zyx"] == [12, 12, 12]
     assert made["independent_of_tiles"] is True
     cuts = cuts_of_provenance(result.info.metadata)
@@ -193,7 +193,7 @@ def test_of_several_models_each_image_gets_its_own(
         n: read_volume(tmp_path / "out" / f"{n}_angle.tif").info.metadata["lightsheet"]["model"] for n in "nm"
     }
     assert used == {"n": "model", "m": "membranes"}
-    assert "n_angle.tif: model model: given by --model, trained for nucleus of study 1" in caplog.text
+    assert "n_angle.tif: model model: given by --model; trained for nucleus of study 1" in caplog.text
 
 
 def test_without_a_model_the_shipped_one_is_taken(
@@ -204,7 +204,8 @@ def test_without_a_model_the_shipped_one_is_taken(
     view = tmp_path / "v.tif"
     data = write_view(view, channel=None, study=3)
     assert main([str(view), str(tmp_path / "w.tif")]) == 2
-    assert "v.tif: expected a channel in the metadata to choose a model by" in capsys.readouterr().err
+    # The channel is told from the image; that of this noise is as good as any.
+    assert "v.tif: expected a model for nucleus of study 3, got whatever" in capsys.readouterr().err
     assert main([str(view), str(tmp_path / "w.tif"), "--channel", "nucleus"]) == 2
     assert "expected a model for nucleus of study 3, got whatever (membrane" in capsys.readouterr().err
     assert main([str(view), str(tmp_path / "w.tif"), "--channel", "membrane"]) == 0
@@ -347,5 +348,5 @@ def test_the_script_runs_from_a_checkout(tmp_path: Path, model: Path) -> None:
     command = [sys.executable, str(ROOT / "Source" / "apply_script.py"), str(view), str(tmp_path / "out")]
     done = subprocess.run([*command, "--model", str(model)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "forward passes" in done.stderr
+    assert "1 forward pass, " in done.stderr
     assert np.array_equal(read_volume(tmp_path / "out" / "v.tif").data, data)

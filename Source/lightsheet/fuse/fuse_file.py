@@ -17,7 +17,7 @@ from lightsheet.core.progress import LOG
 from lightsheet.core.tiff_metadata import PROVENANCE_KEY
 from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable, volume_writer
-from lightsheet.fuse.choose import Choice, choose_given, choose_shipped, shipped_models
+from lightsheet.fuse.choose import Choice, choose_for, shipped_models
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.inputs import NetworkInputs, converted_file, prepare_inputs
 from lightsheet.fuse.journal import Journal
@@ -100,32 +100,33 @@ class Fuser:
         """
         deadline = self._resources.deadline()
         given = overrides or Overrides()
-        info = read_info(view, given)
-        choice = self.choose(info)
-        models = self._ensemble(info, choice)
-        record = self._record(view, info, choice, models)
-        names = " + ".join(model.name for model in models)
-        if not overwrite and _key_of(output) == record["key"]:
+        record = self._record(view, read_info(view, given))
+        made = _made_before(output)
+        if not overwrite and made.get("key") == record["key"]:
             LOG.info("%s: done before, kept (--overwrite to do it again)", output)
-            return Fused(output, True, names)
+            return Fused(output, True, str(made.get("model")))
         with open_volume(view, given) as volume:
             _refuse_without_information(volume)
+            choice = self.choose(volume, given)
+            models = self._ensemble(choice)
+            names = record["model"] = " + ".join(model.name for model in models)
+            record["weights_sha256"] = " + ".join(model.settings.weights_sha256 for model in models)
+            record["choice"] = choice.record()
             job = _Job(volume, view, given, output, record)
             clipped, filled = self._predict(job, models, deadline)
         return Fused(output, False, names, clipped, filled)
 
-    def choose(self, info: VolumeInfo) -> Choice:
-        """Return the model for a view and the reason."""
-        choose = choose_given if self._given else choose_shipped
-        return choose(info, self._models)
+    def choose(self, volume: LazyVolume, overrides: Overrides) -> Choice:
+        """Return the model for a view and the reason; by its metadata, or else by what is measured of it."""
+        trusted = overrides.channel is not None
+        return choose_for(volume, self._models, given=self._given, trust_channel=trusted)
 
-    def _ensemble(self, info: VolumeInfo, choice: Choice) -> list[ModelFolder]:
+    def _ensemble(self, choice: Choice) -> list[ModelFolder]:
         """Return the chosen model, or all given ones that fit the channel if their mean is wanted."""
         if not (self._given and self.settings.ensemble):
             return [choice.model]
-        return [model for model in self._models if model.settings.channel in (None, info.channel)] or [
-            choice.model
-        ]
+        fitting = [model for model in self._models if model.settings.channel in (None, choice.channel)]
+        return fitting or [choice.model]
 
     def _predict(
         self, job: "_Job", models: list[ModelFolder], deadline: Deadline | None
@@ -208,7 +209,10 @@ class Fuser:
             return plan_of_sizes(shape, model.program, model.runtime, journal.plan)
         limits = self._resources.limits()
         plan = plan_prediction(shape, model.program, model.patch_zyx, model.runtime, limits)
-        for line in (f"model {job.record['model']}: {job.record['reason']}", *plan.lines(model.runtime)):
+        for line in (
+            f"model {job.record['model']}: {job.record['choice']['reason']}",
+            *plan.lines(model.runtime),
+        ):
             LOG.info("%s: %s", job.view.name, line)
         return plan
 
@@ -225,10 +229,11 @@ class Fuser:
             job.prepared = _Prepared(loaded.for_volume(job.volume, inputs), inputs)
         return job.prepared
 
-    def _record(
-        self, view: Path, info: VolumeInfo, choice: Choice, models: list[ModelFolder]
-    ) -> dict[str, Any]:
-        """Say how the result is made; its key tells whether a result that is there is the same."""
+    def _record(self, view: Path, info: VolumeInfo) -> dict[str, Any]:
+        """Say how the result is made; its key tells whether a result that is there is the same.
+
+        The key holds all models there are to choose from, as the choice follows from them and the view.
+        """
         settings = self.settings
         target = choose_target(settings.device, settings.precision, settings.runtime)
         record: dict[str, Any] = {
@@ -236,21 +241,19 @@ class Fuser:
             "version": lightsheet.__version__,
             "view": view.name,
             "view_sha256": content_hash(view),
-            "model": " + ".join(model.name for model in models),
-            "model_key": " + ".join(model.key for model in models),
-            "weights_sha256": " + ".join(model.settings.weights_sha256 for model in models),
             "patch_size": settings.patch_size,
             "overlap": settings.overlap,
             "runtime": target.runtime,
             "device": target.device,
             "precision": settings.precision,
             "flips": settings.flips,
+            "ensemble": settings.ensemble,
             "spacing_um": info.spacing_um,
             "channel": info.channel,
             "study": info.study,
         }
-        record["key"] = settings_hash({k: v for k, v in record.items() if k not in ("view", "model")})
-        record["reason"] = choice.reason
+        models = [model.key for model in self._models]
+        record["key"] = settings_hash({**record, "view": None, "models": models})
         if info.metadata.get(PROVENANCE_KEY) is not None:
             record["view_provenance"] = info.metadata[PROVENANCE_KEY]
         return record
@@ -315,13 +318,12 @@ def _refuse_without_information(volume: LazyVolume) -> None:
         raise VolumeError(f"{volume.info.source}: expected a view with information in it, got none: {why}")
 
 
-def _key_of(result: Path) -> str | None:
-    """Key of a result made before; None if there is none that can be read."""
+def _made_before(result: Path) -> dict[str, Any]:
+    """Provenance of a result made before; empty if there is none that can be read."""
     if not result.exists():
-        return None
+        return {}
     try:
         made = read_info(result).metadata.get(PROVENANCE_KEY)
     except LightsheetError:
-        return None
-    key = made.get("key") if isinstance(made, dict) else None
-    return key if isinstance(key, str) else None
+        return {}
+    return made if isinstance(made, dict) else {}

@@ -232,7 +232,7 @@ def _torch_dtype(target: Target) -> "torch.dtype":
     if target.precision == "auto":
         if target.device == "cpu":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[target.precision]
 
 

@@ -86,7 +86,7 @@ class PredictionPlan:
         passes = plan.count + sum(other.count for other in others)
         return [
             f"volume {_by(plan.shape_zyx)}, tiles {_by(plan.tile_zyx)}; the result {how}",
-            f"{passes} forward passes, {self.redundancy:.2f} times the work of one over the volume, "
+            f"{passes} forward pass{'es' if passes > 1 else ''}, {self.redundancy:.2f} times the work of one over the volume, "
             f"about {self.memory / GIB:.1f} GiB of memory{on_gpu}; {runtime.description}",
         ]
 
