@@ -3,9 +3,10 @@
 ``make bench-reconstruct`` runs this, in about twelve minutes on two CPU cores. Every timed way runs in a
 fresh process, whose peak resident memory and time are measured. Parts:
 
-1. time and memory on a simulated volume with a dark background, with the shipped network;
+1. time and memory on a simulated volume with a dark background, with the shipped network (time) and with one
+   with instance norm as the reference's (time_old), which is trained first and kept in --work;
 2. do tiles show: seam index, difference to one pass over the whole volume, difference of two tile grids; with
-   the shipped network and with one with instance norm, which is trained first (and kept in --work);
+   both networks (values);
 3. cost against volume size, four sizes, with a figure;
 4. work planned for volumes of the challenge's sizes;
 5. MONAI and ours on a GPU, where there is one.
@@ -16,7 +17,7 @@ memory depend on the machine and are only printed.
 """
 
 import argparse
-import math
+import dataclasses
 import os
 import platform
 import tempfile
@@ -25,32 +26,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reconstruct_data import ROOT, ZYX, old_style_model, view_on_disk
+from reconstruct_data import ROOT, old_style_model
 from reconstruct_gpu import gpu_leg
-from reconstruct_methods import MONAI_OVERLAP, monai_spans, run_apart
-from reconstruct_reference import MARGIN, PATCH, ReferenceTiling
-from reconstruct_report import Bars, say, table
+from reconstruct_report import Bars, say
 from reconstruct_scaling import planned_leg, scaling_leg
+from reconstruct_times import AUTOMATIC, Timed, time_leg
+from reconstruct_times import QUICK as QUICK_TIMED
 from reconstruct_values import QUICK as QUICK_SIZES
 from reconstruct_values import Sizes, judge_values, values_leg
 
-PARTS = ("time", "values", "scaling", "planned", "gpu")
-SHAPE: ZYX = (80, 384, 560)
-QUICK_SHAPE: ZYX = (24, 80, 80)
-QUICK_PATCH: ZYX = (32, 64, 64)
-QUICK_MARGIN: ZYX = (2, 4, 4)
-SEED = 7
+PARTS = ("time", "time_old", "values", "scaling", "planned", "gpu")
 OURS = {
     "ours, PyTorch fp32": {"runtime": "torch", "precision": "fp32"},
     "ours, OpenVINO fp32": {"runtime": "openvino", "precision": "fp32"},
     "ours, OpenVINO bf16": {"runtime": "openvino", "precision": "bf16"},
-    "ours, as chosen automatically": {},
+    AUTOMATIC: {},
 }
+OLD_STYLE = "network with instance norm as the reference's, trained here on simulated volumes"
 EXACT = [name for name in OURS if "fp32" in name]
-# Times the reference's scheme; and times MONAI's inferer.
-LEAST_RATIOS = {"ours, PyTorch fp32": 4.0, "ours, OpenVINO fp32": 15.0, "ours, OpenVINO bf16": 25.0}
-LEAST_OVER_MONAI = 5.0
-MOST_MEMORY_SHARE = 1 / 3
 
 
 def main() -> int:
@@ -91,7 +84,8 @@ def run(arguments: argparse.Namespace, work: Path) -> int:
         raise SystemExit(f"--parts: expected some of {','.join(PARTS)}, got {unknown[0]!r}")
     ways, bars, quick = available_ways(), Bars(), arguments.quick
     legs: dict[str, Callable[[], None]] = {
-        "time": lambda: time_leg(arguments, work, ways),
+        "time": lambda: times(arguments, work, ways, arguments.model),
+        "time_old": lambda: times(arguments, work, ways, trained(arguments, work)),
         "values": lambda: both_values(arguments, work, ways, bars),
         "scaling": lambda: scaling_leg(work, {}, quick=quick, figure=arguments.figure),
         "planned": lambda: planned_leg(arguments.model, bars),
@@ -117,85 +111,21 @@ def available_ways() -> dict[str, dict[str, Any]]:
     return dict(OURS)
 
 
-def time_leg(arguments: argparse.Namespace, work: Path, ways: dict[str, dict[str, Any]]) -> None:
-    """Time and peak memory of all ways on one volume, each in a fresh process."""
-    shape, patch, margin = SHAPE, PATCH, MARGIN
-    if arguments.quick:
-        shape, patch, margin = QUICK_SHAPE, QUICK_PATCH, QUICK_MARGIN
+def times(arguments: argparse.Namespace, work: Path, ways: dict[str, dict[str, Any]], model: Path) -> None:
+    """Time all ways with one network."""
+    timed = QUICK_TIMED if arguments.quick else Timed()
     if arguments.shape:
         z, y, x = map(int, arguments.shape.split(","))
-        shape = (z, y, x)
-    view = view_on_disk(work / f"view_{'x'.join(map(str, shape))}.tif", shape, SEED)
-    task = {"view": str(view), "model": str(arguments.model)}
-    windows = math.prod(map(len, monai_spans(shape, patch, (MONAI_OVERLAP,) * 3)))
-    tiling = ReferenceTiling(shape, patch, margin)
-    work_done = {
-        "reference's scheme, PyTorch eager": tiling.redundancy,
-        "MONAI sliding window, PyTorch eager": windows * math.prod(patch) / math.prod(shape),
-    }
-    say(
-        f"\nTime and memory: simulated volume {' x '.join(map(str, shape))} ({math.prod(shape) / 1e6:.1f} "
-        f"megavoxels), network {arguments.model.name}"
-    )
-    say(
-        f"  patches of the reference {tiling.count}, windows of MONAI {windows}, both of "
-        f"{' x '.join(map(str, patch))}; ours: --memory_gb {arguments.memory_gb:g}"
-    )
-    rows: dict[str, dict[str, Any]] = {}
-    for name, method in zip(work_done, ("reference", "monai"), strict=True):
-        extra = {
-            "do": "rival",
-            "method": method,
-            "patch": patch,
-            "margin": margin,
-            "output": str(work / f"{method}.tif"),
-        }
-        rows[name] = {**run_apart({**task, **extra}), "redundancy": work_done[name]}
-    for name, settings in ways.items():
-        asked = {"memory_gb": arguments.memory_gb, **settings}
-        result = run_apart({**task, "do": "ours", "settings": [asked], "output": str(work / "ours.tif")})
-        rows[name] = {**result, **result["runs"][0]}
-    print_times(rows)
-    if arguments.quick:
-        say("  start-up is all that is timed at this size: bars on speed and memory are left out")
-    else:
-        judge_times(rows)
+        timed = dataclasses.replace(timed, shape=(z, y, x))
+    title = f"network {model.name} (no norm)" if model == arguments.model else OLD_STYLE
+    time_leg(work, model, title, ways, arguments.memory_gb, timed)
 
 
-def print_times(rows: dict[str, dict[str, Any]]) -> None:
-    """Print the table."""
-    reference, monai = list(rows.values())[:2]
-    lines = [
-        [
-            name,
-            f"{row['seconds']:.1f}",
-            f"{row['cpu_s']:.1f}",
-            f"{reference['seconds'] / row['seconds']:.1f}",
-            f"{monai['seconds'] / row['seconds']:.1f}",
-            f"{row['peak_gib']:.2f}",
-            f"{row['redundancy']:.2f}",
-        ]
-        for name, row in rows.items()
-    ]
-    chosen = rows["ours, as chosen automatically"]["run_by"]
-    table(["method", "s", "CPU s", "x reference", "x MONAI", "peak GiB", "work per needed"], lines)
-    say("  CPU s: of all threads; on a machine that others use, trust its ratios more than those of s")
-    say(f"  work: multiply-adds for each one of a single pass; automatic choice: {chosen}")
-
-
-def judge_times(rows: dict[str, dict[str, Any]]) -> None:
-    """Print the bars on speed and memory, which depend on the machine."""
-    reference, monai = list(rows.values())[:2]
-    bars = Bars()
-    for name, row in rows.items():
-        if name in LEAST_RATIOS:
-            for unit, kind in (("seconds", "speed"), ("cpu_s", "speed by CPU time")):
-                ratio = reference[unit] / row[unit]
-                bars.at_least(f"{name}: times the reference's {kind}", ratio, LEAST_RATIOS[name])
-            share = row["peak_gib"] / reference["peak_gib"]
-            bars.at_most(f"{name}: share of the reference's memory", share, MOST_MEMORY_SHARE)
-    best = rows.get("ours, OpenVINO fp32", rows["ours, as chosen automatically"])
-    bars.at_least("ours, fp32: times MONAI's speed", monai["seconds"] / best["seconds"], LEAST_OVER_MONAI)
+def trained(arguments: argparse.Namespace, work: Path) -> Path:
+    """Train the network with instance norm, or take it from an earlier run."""
+    seconds = arguments.train_seconds or (5 if arguments.quick else 80)
+    shape, patch = ((24, 64, 64), (16, 32, 32)) if arguments.quick else ((48, 144, 144), (32, 64, 64))
+    return old_style_model(work, seconds, 6, shape, patch, 8 if arguments.quick else 16)
 
 
 def both_values(
@@ -206,11 +136,7 @@ def both_values(
     ours = {name: settings for name, settings in ways.items() if settings}
     rows = values_leg(work, arguments.model, f"network {arguments.model.name} (no norm)", ours, sizes)
     judge_values(bars, rows, EXACT, "no norm")
-    seconds = arguments.train_seconds or (5 if arguments.quick else 80)
-    shape, patch = ((24, 64, 64), (16, 32, 32)) if arguments.quick else ((48, 144, 144), (32, 64, 64))
-    old = old_style_model(work, seconds, 6, shape, patch, 8 if arguments.quick else 16)
-    title = f"network with instance norm, trained here for {seconds:.0f} s on simulated volumes"
-    rows = values_leg(work, old, title, ours, sizes)
+    rows = values_leg(work, trained(arguments, work), OLD_STYLE, ours, sizes)
     judge_values(bars, rows, [], "instance norm")
 
 

@@ -62,19 +62,26 @@ def write(path: Path, counts: NDArray[Any], spacing_um: Any) -> Path:
 
 
 def view_on_disk(path: Path, shape: ZYX, seed: int, *, bright: bool = False) -> Path:
-    """Write a simulated view with a large dark background; kept if it is there already.
+    """Write a simulated view with a large dark background, and its fused volume; kept if they are there.
 
     Parameters
     ----------
     bright : multiply the counts such that 99.8 % of them lie below 30 000
     """
-    if not path.exists():
-        view, _, spacing = specimen_in_background(shape, seed)
+    fused_path = fused_beside(path)
+    if not (path.exists() and fused_path.exists()):
+        view, fused, spacing = specimen_in_background(shape, seed)
         if bright:
             factor = BRIGHT_COUNTS / float(np.percentile(view, 99.8))
             view = np.minimum(np.rint(view * factor), 65535)
+        write(fused_path, fused, spacing)
         write(path, view, spacing)
     return path
+
+
+def fused_beside(view: Path) -> Path:
+    """Where the fused volume of a simulated view lies."""
+    return view.with_name(f"{view.stem}_fused.tif")
 
 
 def old_style_model(work: Path, seconds: float, count: int, shape: ZYX, patch: ZYX, features: int) -> Path:

@@ -40,6 +40,6 @@ class Bars:
         self._tell(name, value, f"at least {bar:g}", value >= bar, judged)
 
     def _tell(self, name: str, value: float, bar: str, holds: bool, judged: bool) -> None:
-        say(f"  {'holds ' if holds else 'missed'}  {name}: {value:.3g} (bar: {bar})")
+        say(f"  {'holds ' if holds else 'missed'}  {name}: {value:.4g} (bar: {bar})")
         if judged and not holds:
             self.missed.append(name)

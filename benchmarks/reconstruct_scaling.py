@@ -69,11 +69,11 @@ def draw(path: Path, size: Any, seconds: Any, peak: Any) -> None:
     line = np.array([0, size[-1] * 1.05])
     left.plot(line, start + slope * line, color="0.7", label="straight line")
     left.plot(size, seconds, "o", color="tab:blue", label="measured")
-    left.set(ylabel="time (s)", ylim=(0, None), title="time: linear")
+    left.set(ylabel="time (s)", ylim=(0, None), title="time")
     left.legend(frameon=False)
     right.plot(size, peak, "o-", color="tab:blue", label="peak of the process")
     right.plot(size, 4e6 * size / GIB, "--", color="tab:red", label="one float32 copy of the volume")
-    right.set(ylabel="resident memory (GiB)", ylim=(0, 1.3 * max(peak)), title="memory: flat")
+    right.set(ylabel="resident memory (GiB)", ylim=(0, 1.3 * max(peak)), title="memory")
     right.legend(frameon=False)
     for panel in (left, right):
         panel.set(xlabel="volume (megavoxels)", xlim=(0, size[-1] * 1.05))

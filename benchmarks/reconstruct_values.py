@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct_data import ZYX, view_on_disk
+from reconstruct_data import ZYX, fused_beside, view_on_disk
 from reconstruct_methods import monai_spans, run_apart
 from reconstruct_reference import ReferenceTiling
 from reconstruct_report import Bars, say, table
@@ -54,12 +54,14 @@ class Outcome:
     excess : largest ratio of the index of an axis to that of one pass over the volume, at the same cuts
     difference : largest difference to one pass over the whole volume, normalised intensity
     shifted : root mean square difference of two grids over the standard deviation of the output
+    n_ssim : score against the simulated fused volume (reading 3d); 0 is a copy of the view, 1 is perfect
     """
 
     seam: float
     excess: float
     difference: float
     shifted: float
+    n_ssim: float
 
 
 def values_leg(work: Path, model: Path, title: str, ways: dict[str, Any], sizes: Sizes) -> dict[str, Outcome]:
@@ -71,13 +73,15 @@ def values_leg(work: Path, model: Path, title: str, ways: dict[str, Any], sizes:
     task = {"view": str(view), "model": str(model)}
     sides = {"tile": sizes.tile, "margin": sizes.margin, "overlap": overlap}
     scale = run_apart({"do": "numbers", **task, **sides, "output": str(folder)})
-    judge = _Judge(view, np.load(folder / "whole.npy"), scale["high"] - scale["low"])
+    whole = np.load(folder / "whole.npy")
+    judge = _Judge(view, whole, scale["high"] - scale["low"])
     rows = {
+        "one pass over the volume": judge(whole, whole, ((), (), ())),
         "reference's scheme": judge(
             np.load(folder / "reference.npy"),
             np.load(folder / "reference_shifted.npy"),
             ReferenceTiling(sizes.shape, sizes.tile, sizes.margin).cuts(),
-        )
+        ),
     }
     edges = [{e for span in axis for e in span} for axis in monai_spans(sizes.shape, sizes.tile, overlap)]
     cuts = tuple(tuple(sorted(e - {0, n})) for e, n in zip(edges, sizes.shape, strict=True))
@@ -110,18 +114,26 @@ class _Judge:
 
     def __init__(self, view: Path, whole: Floats, scale: float) -> None:
         self._view, self._whole, self._scale = _read(view), whole, scale
+        self._fused = _read(fused_beside(view))
         self._inner = tuple(slice(BORDER, n - BORDER) for n in whole.shape)
 
     def __call__(self, first: Floats, second: Floats, cuts: Any) -> Outcome:
+        from lightsheet.evaluate.metrics import nssim
         from lightsheet.evaluate.seams import seam_index
 
         seam = seam_index(first, cuts, self._view)
         usual = seam_index(self._whole, cuts, self._view)
-        excess = max(a / b for a, b in zip(seam.zyx, usual.zyx, strict=True) if not math.isnan(a))
+        ratios = [a / b for a, b in zip(seam.zyx, usual.zyx, strict=True) if not math.isnan(a)]
         here = self._inner
         difference = float(np.abs(first - self._whole)[here].max()) / self._scale
         apart = float(np.sqrt(np.mean((first - second)[here].astype(np.float64) ** 2)))
-        return Outcome(seam.worst, excess, difference, apart / float(self._whole[here].std()))
+        return Outcome(
+            seam.worst,
+            max(ratios, default=math.nan),
+            difference,
+            apart / float(self._whole[here].std()),
+            nssim(first, self._view, self._fused, "3d"),
+        )
 
 
 def _read(path: Path) -> Floats:
@@ -138,7 +150,12 @@ def _print(title: str, rows: dict[str, Outcome], sizes: Sizes) -> None:
         f"(reference: crop and overlap {by[3]} each)"
     )
     lines = [
-        [n, f"{r.seam:.3f}", f"{r.excess:.3f}", f"{r.difference:.1e}", f"{r.shifted:.1e}"]
+        [n, *_figures(r.seam, r.excess), f"{r.difference:.1e}", f"{r.shifted:.1e}", f"{r.n_ssim:+.3f}"]
         for n, r in rows.items()
     ]
-    table(["method", "seam index", "/ one pass", "max difference to one pass", "two grids / std"], lines)
+    head = ["seam index", "/ one pass", "max difference to one pass", "two grids / std", "N_SSIM 3d"]
+    table(["method", *head], lines)
+
+
+def _figures(*values: float) -> list[str]:
+    return ["-" if math.isnan(value) else f"{value:.3f}" for value in values]
