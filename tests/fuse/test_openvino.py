@@ -202,7 +202,7 @@ for step, shapes, part in cases:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("bf16", [False, True])
 def test_memory_of_passes_is_what_the_planner_expects(tmp_path: Path, bf16: bool) -> None:
-    """Coarse: passes differ, and what each is given by the planner is taken together."""
+    """Coarse: passes differ; the largest one counts."""
     if bf16 and not has_bf16():
         pytest.skip("this CPU does not compute in bfloat16")
     network, description = random_network(features=8, residual=True)
@@ -231,7 +231,7 @@ def test_memory_of_passes_is_what_the_planner_expects(tmp_path: Path, bf16: bool
     runtime = OpenVinoRuntime({}, residual=True, bf16=bf16)
     ratios = {step: measured[step] / (runtime.bytes_per_number * n) for step, n in numbers.items()}
     assert all(0.3 < ratio < 1.5 for ratio in ratios.values()), ratios
-    taken = sum(measured[step] for step in ("encode", "deepen", "finish"))
-    expected = runtime.bytes_per_number * sum(numbers[step] for step in ("encode", "deepen", "finish"))
+    taken = max(measured[step] for step in ("encode", "deepen", "finish"))
+    expected = runtime.bytes_per_number * max(numbers[step] for step in ("encode", "deepen", "finish"))
     assert 0.5 * expected < taken < 1.1 * expected, ratios
     assert measured["whole"] < 1.1 * runtime.bytes_per_number * numbers["whole"], ratios

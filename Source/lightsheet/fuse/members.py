@@ -69,11 +69,6 @@ class FlippedRuntime:
         """That of the runtime."""
         return self._runtime.low_precision
 
-    @property
-    def keeps_memory(self) -> bool:
-        """That of the runtime."""
-        return self._runtime.keeps_memory
-
     def submit(self, step: Step, arrays: Sequence[Floats], part: Part | None = None) -> Pending:
         """Run a pass on mirrored arrays, mirror its result back."""
         mirrored = [np.ascontiguousarray(np.flip(array, self._axes)) for array in arrays]

@@ -57,6 +57,9 @@ def has_bf16() -> bool:
 class OpenVinoRuntime:
     """Runs a network by OpenVINO on the CPU.
 
+    One pass is kept compiled at a time: a compiled pass holds the memory of all its layers, and compiling it
+    again, a few tenths of a second, is needed a few times in a row of tiles only.
+
     Parameters
     ----------
     graphs : for each step, what returns its graph with free sizes; called when it is first needed
@@ -65,12 +68,11 @@ class OpenVinoRuntime:
     """
 
     on_gpu = False
-    keeps_memory = True
 
     def __init__(self, graphs: Mapping[str, Callable[[], Any]], *, residual: bool, bf16: bool) -> None:
         self._graphs = graphs
         self._residual, self._bf16 = residual, bf16
-        self._requests: dict[str, tuple[tuple[tuple[int, ...], ...], Any]] = {}
+        self._request: tuple[str, tuple[tuple[int, ...], ...], Any] | None = None
         self._core = import_openvino().Core()
 
     @property
@@ -98,7 +100,7 @@ class OpenVinoRuntime:
                 np.arange(b // _COARSE_OF_FINISH, (b + n) // _COARSE_OF_FINISH, dtype=np.int64)
                 for b, n in zip(part.begin_zyx, part.size_zyx, strict=True)
             ]
-        request = self._request(step, tuple(array.shape for array in inputs))
+        request = self._compiled(step, tuple(array.shape for array in inputs))
         request.infer(inputs, share_inputs=True)
         said: Floats = request.get_output_tensor(0).data[0]
         if self._residual and step in ("whole", "finish"):
@@ -112,15 +114,14 @@ class OpenVinoRuntime:
         return lambda: result
 
     def free_memory(self) -> None:
-        """Drop the compiled graphs with their memory."""
-        self._requests.clear()
+        """Drop the compiled pass with its memory."""
+        self._request = None
 
-    def _request(self, step: str, shapes: tuple[tuple[int, ...], ...]) -> Any:
-        """Compile a step for the sizes of its inputs; of each step the last one is kept."""
-        known = self._requests.get(step)
-        if known is not None and known[0] == shapes:
-            return known[1]
-        self._requests.pop(step, None)
+    def _compiled(self, step: str, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        """Compile a step for the sizes of its inputs, unless it is the one that is ready."""
+        if self._request is not None and self._request[:2] == (step, shapes):
+            return self._request[2]
+        self._request = None
         graph = self._graphs[step]().clone()
         graph.reshape({port: list(shape) for port, shape in enumerate(shapes)})
         settings = {
@@ -129,5 +130,5 @@ class OpenVinoRuntime:
             "INFERENCE_NUM_THREADS": thread_count(),
         }
         request = self._core.compile_model(graph, "CPU", settings).create_infer_request()
-        self._requests[step] = shapes, request
+        self._request = step, shapes, request
         return request

@@ -228,13 +228,13 @@ def _memory(
     plane = padded[1] * padded[2]
     coarse_plane = plane // COARSE**2
     deep_planes, code_planes = _windows(ranges, finish[0], staged.context, padded[0])
-    numbers = [
-        max(math.prod(wide) * staged.surround.numbers, math.prod(finish) * staged.finish.numbers),
+    numbers = max(  # of one pass at a time
+        math.prod(wide) * staged.surround.numbers,
+        math.prod(finish) * staged.finish.numbers,
         math.prod(deepen) * staged.deepen.numbers,
         math.prod(encode) * COARSE**3 * staged.encode.numbers,
-    ]
-    taken = sum(numbers) if runtime.keeps_memory else max(numbers)
-    network = int(taken * runtime.bytes_per_number)
+    )
+    network = int(numbers * runtime.bytes_per_number)
     kept = plane * (finish[0] * _FLOAT_BYTES + _COUNT_BYTES * (wide[0] + COARSE * encode[0]))
     maps = deep_planes * staged.deep_channels + code_planes * staged.encoded_channels
     kept += (_HALF_BYTES if half else _FLOAT_BYTES) * coarse_plane * maps
@@ -279,14 +279,14 @@ def _padded(shape: ZYX, program: Program) -> ZYX:
 
 
 def _enough(overlap: ZYX | None, staged: Staged) -> ZYX:
-    """Overlap that holds the rim twice."""
-    z, y, x = (round_up(max(2 * staged.rim, o), COARSE) for o in overlap or (0, 0, 0))
+    """Overlap that holds the rim twice, and some voxels to blend."""
+    z, y, x = (round_up(max(2 * staged.rim + 1, o), COARSE) for o in overlap or (0, 0, 0))
     return z, y, x
 
 
 def _holding(tile: ZYX, staged: Staged) -> ZYX:
     """Tile that is larger than its rim."""
-    z, y, x = (max(t, round_up(2 * staged.rim, COARSE) + COARSE) for t in tile)
+    z, y, x = (max(t, round_up(2 * staged.rim + 1, COARSE) + COARSE) for t in tile)
     return z, y, x
 
 

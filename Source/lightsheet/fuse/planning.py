@@ -1,8 +1,8 @@
 """Choose tiles before the work starts: the least work that the memory allows.
 
 Networks that can be split into passes (`networks.staged`) give the same result whatever the tiles are.
-Others are run in one pass a tile, with overlaps that are blended. So are the first, if the memory is too
-small for the planes of deep maps that passes keep.
+Others are run in one pass a tile, with overlaps that are blended. So are the first, if the memory is so
+small for the planes of deep maps that passes keep that tiles would be tiny.
 """
 
 import itertools
@@ -26,6 +26,8 @@ from lightsheet.fuse.runtime import Runtime
 # times over.
 _LEAST_OVERLAPS = (24, 16, 8)
 _ENOUGH_REDUNDANCY = 1.9
+# Work for each one of a single pass that is too much to pay for a result that does not depend on the tiles.
+_TOO_MUCH_WORK = 4.0
 # Larger tiles were not faster per voxel on a CPU; they only take memory.
 _MOST_VOXELS = 1 << 23
 # Sums (float32) and counts (16 bit).
@@ -81,13 +83,15 @@ class PredictionPlan:
         """Text for the user, before the work starts."""
         plan = self.tiles
         on_gpu = f", {self.device_memory / GIB:.1f} GiB on the GPU" if self.device_memory else ""
-        how = "does not depend on the tiles" if self.exact else f"blended over {_by(plan.overlap_zyx)} voxels"
+        how = "does not depend on the tiles"
+        if not self.exact:
+            how = f"is blended over {_by(plan.overlap_zyx)} voxels (more memory may make it independent)"
         others = [p for p in (self.layout.deepen, self.layout.encode) if p is not None]
         passes = plan.count + sum(other.count for other in others)
         return [
             f"volume {_by(plan.shape_zyx)}, tiles {_by(plan.tile_zyx)}; the result {how}",
-            f"{passes} forward pass{'es' if passes > 1 else ''}, {self.redundancy:.2f} times the work of one over the volume, "
-            f"about {self.memory / GIB:.1f} GiB of memory{on_gpu}; {runtime.description}",
+            f"{passes} forward pass{'es' if passes > 1 else ''}, {self.redundancy:.2f} times the work of "
+            f"one over the volume, about {self.memory / GIB:.1f} GiB of memory{on_gpu}; {runtime.description}",
         ]
 
 
@@ -115,7 +119,11 @@ def plan_prediction(
     if tile is None and planner.fits_whole():
         return planner.one_pass(shape_zyx, (0, 0, 0))
     in_passes = program.staged is not None and program.fixed_zyx is None and not _covers(tile, shape_zyx)
-    return (planner.in_passes() if in_passes else None) or planner.blended(tile)
+    passes = planner.in_passes() if in_passes else None
+    if passes is not None and (tile is not None or passes.redundancy <= _TOO_MUCH_WORK):
+        return passes
+    blended = planner.blended(tile)
+    return passes if passes is not None and passes.redundancy <= blended.redundancy else blended
 
 
 def plan_of_sizes(

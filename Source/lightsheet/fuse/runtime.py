@@ -41,10 +41,6 @@ class Runtime(Protocol):
     def low_precision(self) -> bool:
         """Whether the network computes with 16 bits."""
 
-    @property
-    def keeps_memory(self) -> bool:
-        """Whether the memory of each pass stays taken while others run."""
-
     def submit(self, step: Step, arrays: Sequence[Floats], part: Part | None = None) -> Pending:
         """Start a pass; the call that is returned waits for its result.
 

@@ -29,8 +29,6 @@ class TorchRuntime:
     dtype : what it computes in; the last step, which changes the view, is done in float32
     """
 
-    keeps_memory = False
-
     def __init__(
         self, network: VolumeNetwork, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
