@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--figure", type=Path, help="where the plot of cost against size goes")
     parser.add_argument("--parts", default=",".join(PARTS), help="which parts to run, separated by commas")
     parser.add_argument("--shape", help="size Z,Y,X of the timed volume")
-    parser.add_argument("--memory_gb", type=float, default=2.0, help="memory for our tiles in the timed run")
+    parser.add_argument("--memory_gb", type=float, default=1.25, help="memory for our tiles in the timed run")
     parser.add_argument(
         "--model",
         type=Path,

@@ -82,16 +82,18 @@ class PredictionPlan:
     def lines(self, runtime: Runtime) -> list[str]:
         """Text for the user, before the work starts."""
         plan = self.tiles
-        on_gpu = f", {self.device_memory / GIB:.1f} GiB on the GPU" if self.device_memory else ""
+        memory = f"{self.memory / GIB:.1f} GiB of memory"
+        if self.device_memory:
+            memory += f", {self.device_memory / GIB:.1f} GiB on the GPU"
         how = "does not depend on the tiles"
         if not self.exact:
-            how = f"is blended over {_by(plan.overlap_zyx)} voxels (more memory may make it independent)"
+            how = f"is blended over {_by(plan.overlap_zyx)} voxels (more memory may make it exact)"
         others = [p for p in (self.layout.deepen, self.layout.encode) if p is not None]
         passes = plan.count + sum(other.count for other in others)
         return [
             f"volume {_by(plan.shape_zyx)}, tiles {_by(plan.tile_zyx)}; the result {how}",
             f"{passes} forward pass{'es' if passes > 1 else ''}, {self.redundancy:.2f} times the work of "
-            f"one over the volume, about {self.memory / GIB:.1f} GiB of memory{on_gpu}; {runtime.description}",
+            f"one over the volume, about {memory}; {runtime.description}",
         ]
 
 
