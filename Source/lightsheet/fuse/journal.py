@@ -102,9 +102,9 @@ class Journal:
         self.begin(plan.layout.sizes())
 
     def load(self, tile: int) -> Floats | None:
-        """Return a tile kept by an earlier run."""
+        """Return a tile kept by an earlier run, read from disk when its numbers are used."""
         try:
-            found: Floats = np.load(self._tile(tile), allow_pickle=False)
+            found: Floats = np.load(self._tile(tile), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):  # not there, or cut off by a failure of the machine
             return None
         return found
