@@ -215,7 +215,7 @@ class Journal:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OutputError(
                     f"{self._result}: disk full; what is done is kept in {self.folder.name}, free some space "
-                    "and run again, or run with --no-resume, which needs less"
+                    "and run again, or run with --no_resume, which needs less"
                 ) from error
             raise explain_os_error(error, self._result) from error
 
