@@ -2,14 +2,9 @@
 
 A seam between tiles is a step from one plane of voxels to the next, at the same place all over the volume.
 The energy of a cut is the mean squared difference of the two planes it lies between. The index of an axis
-is the energy of all cuts over the energy of planes beside them, so that structure which is there anyway
-counts in both. About 1: no seam. The images' own edges are taken out by comparing the prediction minus a
-reference (the view).
-
-Networks that halve and double the resolution leave a fine pattern of their own, which repeats every two,
-four or eight voxels, tiles or not, and tiles begin at multiples of that. The planes that a cut is compared
-with are therefore eight and sixteen voxels beside it, where the pattern is the same. A seam is what is on
-the grid of tiles only.
+is the energy of all cuts over the energy of the planes a few voxels beside them, so that structure which is
+there anyway counts in both. About 1: no seam. The images' own edges are taken out by comparing the
+prediction minus a reference (the view).
 """
 
 import math
@@ -27,9 +22,7 @@ from lightsheet.core.threads import in_threads
 
 Cuts = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
-# Planes beside a cut that it is compared with: at the same place of patterns of 2, 4 or 8 voxels.
-_SAME_PLACE = (8, 16)
-# Where these are cuts too: not the neighbours, which a blended seam reaches.
+# Planes beside a cut that it is compared with: not its neighbours, which a blended seam reaches.
 _NEAREST, _FARTHEST = 3, 8
 
 
@@ -151,20 +144,15 @@ def cuts_of_provenance(metadata: Mapping[str, Any]) -> Cuts | None:
 def _index_of_axis(energy: NDArray[np.float64], cuts: Sequence[int]) -> float:
     size = len(energy)
     on = {cut for cut in cuts if 0 < cut < size}
-    off = _beside(on, _SAME_PLACE, size) or _beside(on, range(_NEAREST, _FARTHEST + 1), size)
+    near = {cut + d for cut in on for d in range(1 - _NEAREST, _NEAREST)}
+    around = {cut + side * d for cut in on for side in (-1, 1) for d in range(_NEAREST, _FARTHEST + 1)}
+    off = {plane for plane in around - near if 0 < plane < size}
     if not on or not off:
         return math.nan
     at, beside = (float(np.mean([energy[i] for i in sorted(planes)])) for planes in (on, off))
     if beside == 0:
         return 1.0 if at == 0 else math.inf
     return at / beside
-
-
-def _beside(cuts: set[int], distances: Sequence[int], size: int) -> set[int]:
-    """Planes at some distances of the cuts, but not near another one."""
-    near = {cut + d for cut in cuts for d in range(1 - _NEAREST, _NEAREST)}
-    around = {cut + side * d for cut in cuts for side in (-1, 1) for d in distances}
-    return {plane for plane in around - near if 0 < plane < size}
 
 
 @compiled(fastmath=True)
