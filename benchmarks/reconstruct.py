@@ -125,7 +125,8 @@ def trained(arguments: argparse.Namespace, work: Path) -> Path:
     """Train the network with instance norm, or take it from an earlier run."""
     seconds = arguments.train_seconds or (5 if arguments.quick else 80)
     shape, patch = ((24, 64, 64), (16, 32, 32)) if arguments.quick else ((48, 144, 144), (32, 64, 64))
-    return old_style_model(work, seconds, 6, shape, patch, 8 if arguments.quick else 16)
+    features = 8 if arguments.quick else 16
+    return old_style_model(work, seconds, 6, shape, patch, features, checked=not arguments.quick)
 
 
 def both_values(

@@ -85,7 +85,9 @@ def fused_beside(view: Path) -> Path:
     return view.with_name(f"{view.stem}_fused.tif")
 
 
-def old_style_model(work: Path, seconds: float, count: int, shape: ZYX, patch: ZYX, features: int) -> Path:
+def old_style_model(
+    work: Path, seconds: float, count: int, shape: ZYX, patch: ZYX, features: int, *, checked: bool
+) -> Path:
     """Train a network with instance norm on image and distance, as the reference has; kept if it is there.
 
     The recipe is this project's: with the reference's the network is still far below the view after so few
@@ -93,7 +95,7 @@ def old_style_model(work: Path, seconds: float, count: int, shape: ZYX, patch: Z
 
     Returns
     -------
-    The model folder, in ``work``; its validation score is above that of the view
+    The model folder, in ``work``; if ``checked``, its validation score is above that of the view
     """
     model = work / f"old_style_{features}_{seconds:.0f}s"
     if model.is_dir():
@@ -122,11 +124,9 @@ def old_style_model(work: Path, seconds: float, count: int, shape: ZYX, patch: Z
     ]
     command("train_script.py", *files, *kind, *size, "--max_minutes", seconds / 60, "--output_path", model)
     scores = json.loads((model / "scores.json").read_text())
-    if not (scores["step"] > 0 and scores["n_ssim_3d"] > 0):
-        raise SystemExit(
-            f"{model}: expected a network that is better than the view, got N_SSIM {scores['n_ssim_3d']:+.3f} "
-            f"at step {scores['step']}; give more --train_seconds"
-        )
+    if checked and not (scores["step"] > 0 and scores["n_ssim_3d"] > 0):
+        got = f"N_SSIM {scores['n_ssim_3d']:+.3f} at step {scores['step']}"
+        raise SystemExit(f"{model}: expected a network better than the view, got {got}; --train_seconds")
     return model
 
 
