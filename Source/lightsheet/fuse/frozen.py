@@ -8,6 +8,7 @@ does not depend on tiles.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from lightsheet.networks import VolumeNetwork
 _INSTANCE = nn.modules.instancenorm._InstanceNorm
 # Voxels of the sample in all: a few seconds on a CPU.
 SAMPLE_VOXELS = 1 << 21
+_LEAST_TILES = 8
 
 
 class FrozenNorm(nn.Module):
@@ -94,13 +96,14 @@ def sample_starts(shape_zyx: ZYX, stride_zyx: ZYX, patch_zyx: ZYX) -> tuple[ZYX,
     """Size and first voxels of the tiles whose statistics stand for the volume.
 
     A volume of up to two million voxels is one tile, so that the frozen network computes what the whole
-    volume in one pass gives. Larger ones are sampled on an even grid of tiles with the training patch's
-    proportions, an eighth of it in size or less.
+    volume in one pass gives. Larger ones are sampled on an even grid of tiles: the training patch, its
+    longest sides halved until it is an eighth of the sample, as near to a cube as can be, since at a tile's
+    borders the network sees zeros.
     """
     padded = _by_axis(round_up, shape_zyx, stride_zyx)
     if np.prod(padded) <= SAMPLE_VOXELS:
         return padded, [(0, 0, 0)]
-    size = _by_axis(min, padded, _by_axis(round_up, _halves(patch_zyx), stride_zyx))
+    size = _by_axis(min, padded, _by_axis(round_up, _share(patch_zyx), stride_zyx))
     counts = [1, 1, 1]
     most = max(1, SAMPLE_VOXELS // int(np.prod(size)))
     while True:  # one more tile along the axis with the widest gaps, while the sample stays within bounds
@@ -130,9 +133,13 @@ def _replace(module: nn.Module) -> list[FrozenNorm]:
     return found
 
 
-def _halves(sizes: ZYX) -> ZYX:
-    z, y, x = (max(1, n // 2) for n in sizes)
-    return z, y, x
+def _share(patch_zyx: ZYX) -> ZYX:
+    """Halve the longest side until a patch is small enough."""
+    sides = list(patch_zyx)
+    while math.prod(sides) > SAMPLE_VOXELS // _LEAST_TILES:
+        longest = int(np.argmax(sides))
+        sides[longest] = -(-sides[longest] // 2)
+    return sides[0], sides[1], sides[2]
 
 
 def _by_axis(function: object, a: ZYX, b: ZYX) -> ZYX:
