@@ -82,9 +82,9 @@ def test_the_identity_network_returns_the_counts_with_name_size_and_metadata(
     assert result.info.metadata["operator"] == "Ada"
     made = result.info.metadata["lightsheet"]
     assert made["model"] == "model"
-    # Twice the rim of six voxels, which the network needs, and a step: the least a tile can be.
-    assert made["tile_zyx"] == [16, 16, 20]
-    assert made["overlap_zyx"] == [12, 12, 12]
+    # Twice the rim of six voxels, some to blend, and a step: the least a tile can be.
+    assert made["tile_zyx"] == [16, 20, 20]
+    assert made["overlap_zyx"] == [16, 16, 16]
     assert made["independent_of_tiles"] is True
     cuts = cuts_of_provenance(result.info.metadata)
     assert cuts is not None
