@@ -23,7 +23,7 @@ import numpy as np
 from lightsheet.core.errors import ModelError
 from lightsheet.core.files import content_hash
 from lightsheet.core.model_folder import ModelFolder
-from lightsheet.fuse.openvino_runtime import import_openvino
+from lightsheet.fuse.openvino_runtime import import_openvino, openvino_core
 from lightsheet.fuse.parity import EXPORT
 from lightsheet.fuse.program import Program
 
@@ -93,7 +93,7 @@ def read_graph(where: Path, step: str) -> Any:
     """
     path = where / f"{step}.xml"
     try:
-        return import_openvino().Core().read_model(path, where / WEIGHTS)
+        return openvino_core().read_model(path, where / WEIGHTS)
     except RuntimeError as error:
         told = str(error).strip().splitlines() or ["nothing"]
         raise ModelError(f"{path}: expected a graph that this OpenVINO reads, got '{told[-1]}'") from error

@@ -38,6 +38,16 @@ def import_openvino(wanted_by: str = "--runtime openvino") -> Any:
 
 
 @functools.lru_cache(maxsize=1)
+def openvino_core() -> Any:
+    """Return the one core of this process, which is never given up.
+
+    With the last core OpenVINO unloads its CPU library, but not what that had asked the system to call when a
+    process is started: the next subprocess would crash this one.
+    """
+    return import_openvino().Core()
+
+
+@functools.lru_cache(maxsize=1)
 def has_openvino() -> bool:
     """Whether OpenVINO is installed."""
     try:
@@ -50,7 +60,7 @@ def has_openvino() -> bool:
 @functools.lru_cache(maxsize=1)
 def has_bf16() -> bool:
     """Whether this CPU computes in bfloat16."""
-    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "BF16" in capabilities
 
 
@@ -73,7 +83,7 @@ class OpenVinoRuntime:
         self._graphs = graphs
         self._residual, self._bf16 = residual, bf16
         self._request: tuple[str, tuple[tuple[int, ...], ...], Any] | None = None
-        self._core = import_openvino().Core()
+        self._core = openvino_core()
 
     @property
     def description(self) -> str:
