@@ -274,7 +274,7 @@ def test_a_view_without_information_is_refused(
     ("flags", "message"),
     [
         (["--patch_size", "10,16,16"], "--patch_size: expected a multiple of the network's stride 4 along Z"),
-        (["--patch_size", "16,16,16", "--overlap", "0,0,16"], "--overlap: expected at most 12 along X"),
+        (["--patch_size", "16,16,16", "--overlap", "0,0,20"], "--overlap: expected at most 16 along X"),
         (["--memory_gb", "0"], "--memory_gb: expected a number above 0, got 0"),
         (["--memory_gb", "0.0001"], "--memory_gb: expected at least"),
         (["--precision", "fp16", "--device", "cpu"], "--precision fp16: expected a GPU"),
