@@ -33,3 +33,6 @@ CHANNELS: tuple[Channel, ...] = ("nucleus", "membrane")
 ZYX = tuple[int, int, int]
 SpacingUm = tuple[float, float, float]
 Region = tuple[slice, slice, slice]
+
+# A residual network may change a voxel by a factor of exp(3) = 20 at most, whatever runs it.
+LOG_GAIN_LIMIT = 3.0

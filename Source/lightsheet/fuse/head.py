@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from lightsheet.core.axes import LOG_GAIN_LIMIT
 from lightsheet.core.jit import compiled
 from lightsheet.core.threads import WORTH_THREADS, in_threads
 from lightsheet.fuse.runtime import Floats
-
-LOG_GAIN_LIMIT = 3.0
 
 
 def change_view(view: Floats, said: Floats) -> Floats:

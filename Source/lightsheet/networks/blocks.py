@@ -5,11 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lightsheet.core.axes import ZYX
+from lightsheet.core.axes import LOG_GAIN_LIMIT, ZYX
 
 NORMS = ("none", "instance", "batch", "group")
 LEAK = 0.2
-LOG_GAIN_LIMIT = 3.0
 _GROUPS = 8
 
 
