@@ -41,7 +41,7 @@ bench: .venv/.ready ## conversion, training step and evaluation against the refe
 bench-real: .venv/.ready ## the commands on real stacks (../shared/data), views made by the forward model
 	$(BIN)/python benchmarks/real_stacks.py
 
-bench-reconstruct: .venv/.ready ## tiled prediction against the reference's scheme and MONAI (about 20 minutes)
+bench-reconstruct: .venv/.ready ## tiled prediction against the reference's scheme and MONAI (about 25 minutes)
 	@$(BIN)/python -c 'import monai, openvino' 2> /dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
 	$(BIN)/python benchmarks/reconstruct.py --figure docs/figures/reconstruct_cost.png

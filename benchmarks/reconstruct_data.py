@@ -85,9 +85,7 @@ def fused_beside(view: Path) -> Path:
     return view.with_name(f"{view.stem}_fused.tif")
 
 
-def old_style_model(
-    work: Path, seconds: float, count: int, shape: ZYX, patch: ZYX, features: int, *, checked: bool
-) -> Path:
+def old_style_model(work: Path, seconds: float, count: int, shape: ZYX, patch: ZYX, features: int) -> Path:
     """Train a network with instance norm on image and distance, as the reference has; kept if it is there.
 
     The recipe is this project's: with the reference's the network is still far below the view after so few
@@ -95,7 +93,7 @@ def old_style_model(
 
     Returns
     -------
-    The model folder, in ``work``; if ``checked``, its validation score is above that of the view
+    The model folder, in ``work``
     """
     model = work / f"old_style_{features}_{seconds:.0f}s"
     if model.is_dir():
@@ -124,9 +122,8 @@ def old_style_model(
     ]
     command("train_script.py", *files, *kind, *size, "--max_minutes", seconds / 60, "--output_path", model)
     scores = json.loads((model / "scores.json").read_text())
-    if checked and not (scores["step"] > 0 and scores["n_ssim_3d"] > 0):
-        got = f"N_SSIM {scores['n_ssim_3d']:+.3f} at step {scores['step']}"
-        raise SystemExit(f"{model}: expected a network better than the view, got {got}; --train_seconds")
+    told = f"{scores['step']} steps in {seconds:.0f} s, validation N_SSIM {scores['n_ssim_3d']:+.3f} (3d)"
+    sys.stdout.write(f"network with instance norm: {told}\n")
     return model
 
 
