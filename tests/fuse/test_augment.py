@@ -65,6 +65,8 @@ def test_a_patch_that_is_not_square_is_rotated_by_180_degrees_only() -> None:
         {"gamma": 1.0, "gamma_range": (2.0, 2.0)},
         {"noise": 1.0, "noise_sigma": 0.1},
         {"blur": 1.0, "blur_sigma": 2.0},
+        {"fading": 1.0, "fading_depth": 2.0},
+        {"clearer": 1.0},
     ],
 )
 def test_optics_change_the_view_alone(changes: dict[str, Any]) -> None:
@@ -72,6 +74,35 @@ def test_optics_change_the_view_alone(changes: dict[str, Any]) -> None:
     assert not np.allclose(channels[0], patches()[0][0])
     np.testing.assert_array_equal(channels[1], patches()[0][1])
     np.testing.assert_array_equal(fused, patches()[1])
+
+
+def test_a_clearer_view_lies_between_view_and_fused() -> None:
+    (view, _), fused = patches()
+    shares = []
+    for seed in range(20):
+        channels, same = run(seed, clearer=1.0, clearer_share=0.5)
+        np.testing.assert_array_equal(same, fused)
+        share = (channels[0] - view) / (fused - view)
+        shares.append(float(np.median(share)))
+        np.testing.assert_allclose(share, shares[-1], atol=1e-3)
+    assert 0 <= min(shares) < 0.1
+    assert 0.4 < max(shares) <= 0.5
+
+
+def test_fading_falls_along_one_axis_from_one_of_its_ends() -> None:
+    view, ends = patches()[0][0], set()
+    for seed in range(40):
+        left = run(seed, fading=1.0, fading_depth=1.0)[0][0] / view
+        axis = next(a for a in range(3) if np.ptp(left, axis=a).max() > 1e-4)
+        others = tuple(a for a in range(3) if a != axis)
+        assert np.ptp(left, axis=others).max() < 1e-5
+        line = left.mean(axis=others)
+        ends.add((axis, bool(line[0] > line[-1])))
+        assert max(line[0], line[-1]) == pytest.approx(1.0)
+        assert min(line) >= np.exp(-1.0)
+        steps = np.diff(np.log(line))
+        np.testing.assert_allclose(steps, steps.mean(), atol=1e-4)
+    assert len(ends) == 6
 
 
 def test_optics_do_what_they_say() -> None:

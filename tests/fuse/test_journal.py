@@ -18,8 +18,9 @@ from lightsheet.core.errors import OutputError
 from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_volume, write_volume
-from lightsheet.fuse.fuse_file import Fuser, spread_path
+from lightsheet.fuse.fuse_file import Fuser
 from lightsheet.fuse.fusion_settings import FusionSettings
+from lightsheet.fuse.job import spread_path
 from lightsheet.fuse.journal import Journal, journal_folder
 from networks_in_memory import random_network
 

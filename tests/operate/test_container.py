@@ -245,6 +245,7 @@ def test_an_output_that_can_not_be_written_is_an_error_before_the_work(platform:
     ("changes", "options", "note"),
     [
         ({}, {"study": "banana"}, "got 'banana'"),
+        ({}, {"channel": "banana"}, "got 'banana'"),
         ({"PhysicalSizeZ": -1}, {}, "expected a voxel size above 0, got PhysicalSizeZ '-1'"),
     ],
 )
@@ -275,7 +276,7 @@ class FailsOnTheGpu:
 
     budgets: ClassVar[list[float | None]] = []
 
-    def __init__(self, models: Any, settings: Any) -> None:
+    def __init__(self, models: Any, settings: Any, *, given: bool) -> None:
         self._settings = settings
 
     def fuse(self, view: Path, output: Path, overrides: Any, *, overwrite: bool) -> Any:
@@ -283,7 +284,7 @@ class FailsOnTheGpu:
         if self._settings.device != "cpu":
             raise RuntimeError("CUDA out of memory")
         shutil.copyfile(view, output)
-        return SimpleNamespace(path=output, model="on the CPU")
+        return SimpleNamespace(path=output, model="on the CPU", gate=1.0)
 
 
 @pytest.mark.parametrize(("gpu", "model"), [(True, "on the CPU"), (False, None)])

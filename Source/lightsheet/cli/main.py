@@ -10,6 +10,7 @@ SUBCOMMANDS = {
     "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
     "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),
     "export": ("lightsheet.cli.export", "prepare models for fast prediction on CPUs"),
+    "guard": ("lightsheet.cli.guard", "fit a model's guard, which keeps views it would spoil"),
     "choose": ("lightsheet.cli.choose", "tell which model an image gets, and why"),
     "apply": ("lightsheet.cli.apply", "fuse views with a model"),
     "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),

@@ -63,8 +63,13 @@ def understand(info: VolumeInfo, facts: Facts, overrides: Overrides) -> VolumeIn
     else:
         z, y, x = (_length(value, "--spacing_um", source) for value in overrides.spacing_um)
         spacing = (z, y, x)
-    channel = overrides.channel or channel_from(keys.get("channel"), source, strict=facts.strict_channel)
-    study = study_from(keys.get("study"), source) if overrides.study is None else overrides.study
+    strict = not overrides.lenient
+    channel = overrides.channel or channel_from(
+        keys.get("channel"), source, strict=facts.strict_channel and strict
+    )
+    study = overrides.study
+    if study is None:
+        study = study_from(keys.get("study"), source, strict=strict)
     return VolumeInfo(source, info.shape_zyx, info.dtype, spacing, channel, study, info.metadata)
 
 
@@ -124,12 +129,20 @@ def channel_from(value: Any, source: str, *, strict: bool = True) -> Channel | N
     )
 
 
-def study_from(value: Any, source: str) -> int | None:
-    """Study's number from ``3``, ``'3'``, ``3.0`` or ``'Study 3'``; None when nothing is said."""
+def study_from(value: Any, source: str, *, strict: bool = True) -> int | None:
+    """Study's number from ``3``, ``'3'``, ``3.0`` or ``'Study 3'``; None when nothing is said.
+
+    Raises
+    ------
+    MetadataError
+        When it is something else and ``strict`` is set.
+    """
     text = str(value if value is not None else "").strip().lower()
     if text in _NOTHING:
         return None
     found = re.fullmatch(r"(?:study[\s_#-]*)?(\d+)(?:\.0+)?", text)
+    if found is None and not strict:
+        return None
     if found is None:
         raise MetadataError(
             f"{source}: expected the number of a study in the metadata, got '{value}'; "

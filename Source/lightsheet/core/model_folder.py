@@ -7,6 +7,7 @@
         settings.json         network, input channels, their scaling, training patch, what it was trained for
         fingerprint.json      what the training volumes were like (spacing, extent, intensity, ...)
         scores.json           scores on the validation volumes
+        guard.json            how far its result is to be trusted, see `fuse.guard`; may be missing
         README.md             the card: what it is, how it was made, what it must not be used for
 
 The user passes the folder and nothing else. No number of it is to be kept in step by hand.
@@ -31,6 +32,7 @@ SETTINGS = "settings.json"
 FINGERPRINT = "fingerprint.json"
 SCORES = "scores.json"
 CARD = "README.md"
+GUARD = "guard.json"
 PARTS = (WEIGHTS, SETTINGS, FINGERPRINT, SCORES, CARD)
 
 
@@ -67,12 +69,16 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder whose parts are there and agree; weights are read by `load_state`."""
+    """A model folder whose parts are there and agree; weights are read by `load_state`.
+
+    ``guard`` is None where the model has none.
+    """
 
     path: Path
     settings: ModelSettings
     fingerprint: dict[str, Any]
     scores: dict[str, Any]
+    guard: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -81,8 +87,8 @@ class ModelFolder:
 
     @property
     def key(self) -> str:
-        """Hash of the settings, which hold that of the weights: equal keys predict the same."""
-        return settings_hash(dataclasses.asdict(self.settings))
+        """Hash of the guard and the settings, which hold that of the weights: equal keys predict the same."""
+        return settings_hash({**dataclasses.asdict(self.settings), "guard": self.guard})
 
 
 def save_model(
@@ -151,7 +157,8 @@ def open_model(path: Path) -> ModelFolder:
             f"{path / WEIGHTS}: expected the weights whose SHA-256 is in {SETTINGS} "
             f"({settings.weights_sha256[:12]}...), got {found[:12]}...; it is damaged or from another model"
         )
-    return ModelFolder(path, settings, _read_object(path / FINGERPRINT), _read_object(path / SCORES))
+    guard = _read_object(path / GUARD) if (path / GUARD).is_file() else None
+    return ModelFolder(path, settings, _read_object(path / FINGERPRINT), _read_object(path / SCORES), guard)
 
 
 def load_state(folder: ModelFolder) -> "dict[str, Tensor]":

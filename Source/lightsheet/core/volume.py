@@ -75,11 +75,18 @@ class Volume:
 
 @dataclass(frozen=True)
 class Overrides:
-    """Metadata given by the user, which win over what a file says."""
+    """Metadata given by the user, which win over what a file says.
+
+    Attributes
+    ----------
+    spacing_um, channel, study : as in `VolumeInfo`
+    lenient : a channel or study in the file that is nonsense counts as not said, instead of an error
+    """
 
     spacing_um: SpacingUm | None = None
     channel: Channel | None = None
     study: int | None = None
+    lenient: bool = False
 
     def apply(self, info: VolumeInfo) -> VolumeInfo:
         """Return ``info`` with every given value in place of the file's."""

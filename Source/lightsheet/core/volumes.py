@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def _open_h5(path: Path, overrides: Overrides) -> LazyVolume:
         return converted.counts((slice(z0, z1), slice(0, height), slice(0, width)))
 
     info = overrides.apply(converted.info)
-    info = understand(info, Facts(), Overrides(info.spacing_um, info.channel, info.study))
+    known = replace(overrides, spacing_um=info.spacing_um, channel=info.channel, study=info.study)
+    info = understand(info, Facts(), known)
     return LazyVolume(info, read, converted.close)
 
 

@@ -35,6 +35,8 @@ def augment(
         moved = _deform(np.concatenate((channels, fused[None])), settings, rng)
         channels, fused = moved[:-1], moved[-1]
     channels, fused = _contiguous(channels, fused)
+    if settings.clearer and rng.random() < settings.clearer:
+        channels[0] += np.float32(rng.uniform(0.0, settings.clearer_share)) * (fused - channels[0])
     channels[0] = _other_optics(channels[0], settings, rng)
     return channels, fused
 
@@ -85,7 +87,9 @@ def _deform(stack: Floats, settings: AugmentSettings, rng: np.random.Generator) 
 
 
 def _other_optics(view: Floats, settings: AugmentSettings, rng: np.random.Generator) -> Floats:
-    """Change contrast, blur and noise of the view alone."""
+    """Change fading, contrast, blur and noise of the view alone."""
+    if settings.fading and rng.random() < settings.fading:
+        view = view * _fading(view.shape, settings.fading_depth, rng)
     if rng.random() < settings.blur:
         view = ndimage.gaussian_filter(view, rng.uniform(0.0, settings.blur_sigma))
     if rng.random() < settings.gamma:
@@ -96,3 +100,13 @@ def _other_optics(view: Floats, settings: AugmentSettings, rng: np.random.Genera
         sigma = rng.uniform(0.0, settings.noise_sigma)
         view = view + rng.normal(0.0, sigma, view.shape).astype(np.float32)
     return view
+
+
+def _fading(shape: tuple[int, ...], deepest: float, rng: np.random.Generator) -> Floats:
+    """Share of light that is left along one axis, from one of its ends to the other; shaped to (Z, Y, X)."""
+    axis = int(rng.integers(3))
+    depth = np.linspace(0.0, rng.uniform(0.0, deepest), shape[axis])
+    if rng.random() < 0.5:
+        depth = depth[::-1]
+    left: Floats = np.exp(-depth).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    return left

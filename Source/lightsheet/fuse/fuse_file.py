@@ -1,7 +1,7 @@
 """One file in, one fused file out: choose, plan, run, write. The command and the container call this."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,22 @@ from lightsheet.core.model_folder import ModelFolder, open_model
 from lightsheet.core.progress import LOG
 from lightsheet.core.tiff_metadata import PROVENANCE_KEY
 from lightsheet.core.volume import Overrides, VolumeInfo
-from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable, volume_writer
+from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable
 from lightsheet.fuse.choose import Choice, choose_for, shipped_models
+from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.inputs import NetworkInputs, converted_file, prepare_inputs
+from lightsheet.fuse.guard import Trust, guard_of
+from lightsheet.fuse.inputs import converted_file, prepare_inputs
+from lightsheet.fuse.job import Job, Prepared
 from lightsheet.fuse.journal import Journal
 from lightsheet.fuse.loaded_model import LoadedModel, choose_target, load_model
+from lightsheet.fuse.measure import measure
 from lightsheet.fuse.members import FlippedRuntime, Member, add_to_mean, members
 from lightsheet.fuse.planning import PredictionPlan, plan_of_sizes, plan_prediction
 from lightsheet.fuse.predict import Deadline, predict_slabs
 from lightsheet.fuse.resources import Resources
 from lightsheet.fuse.runtime import Floats
+from lightsheet.fuse.texture import Features
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Fused:
     model : name of the model, or of several
     clipped_fraction : share of voxels outside 0 to 65535; 0 when done before
     filled_fraction : share of voxels that are the view's, because the time was over
+    gate : share of the correction that was applied; 0: the guard kept the view
     """
 
     path: Path
@@ -47,6 +53,7 @@ class Fused:
     model: str
     clipped_fraction: float = 0.0
     filled_fraction: float = 0.0
+    gate: float = 1.0
 
 
 class Fuser:
@@ -56,6 +63,8 @@ class Fuser:
     ----------
     models : model folders to choose from; none: the shipped ones
     settings : tiles, device, precision, memory, time
+    given : the models are the user's wish: one of them is taken however unlike the image is to what it was
+        trained on
 
     Raises
     ------
@@ -67,9 +76,11 @@ class Fuser:
         When a runtime is wanted that is not installed.
     """
 
-    def __init__(self, models: Sequence[Path] = (), settings: FusionSettings | None = None) -> None:
+    def __init__(
+        self, models: Sequence[Path] = (), settings: FusionSettings | None = None, *, given: bool = True
+    ) -> None:
         self.settings = settings or FusionSettings()
-        self._given = bool(models)
+        self._given = given and bool(models)
         self._models = [open_model(path) for path in models] if models else shipped_models()
         self._loaded: dict[Path, LoadedModel] = {}
         target = choose_target(self.settings.device, self.settings.precision, self.settings.runtime)
@@ -104,7 +115,7 @@ class Fuser:
         made = _made_before(output)
         if not overwrite and made.get("key") == record["key"]:
             LOG.info("%s: done before, kept (--overwrite to do it again)", output)
-            return Fused(output, True, str(made.get("model")))
+            return Fused(output, True, str(made.get("model")), gate=float(made.get("gate", 1.0)))
         with open_volume(view, given) as volume:
             _refuse_without_information(volume)
             choice = self.choose(volume, given)
@@ -112,9 +123,12 @@ class Fuser:
             names = record["model"] = " + ".join(model.name for model in models)
             record["weights_sha256"] = " + ".join(model.settings.weights_sha256 for model in models)
             record["choice"] = choice.record()
-            job = _Job(volume, view, given, output, record)
+            job = Job(volume, view, given, output, record)
+            job.trust = self._trust(job, models, choice.features)
+            if job.trust is not None and job.trust.gate == 0:
+                return Fused(output, False, names, job.keep_view(), gate=0.0)
             clipped, filled = self._predict(job, models, deadline)
-        return Fused(output, False, names, clipped, filled)
+        return Fused(output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate)
 
     def choose(self, volume: LazyVolume, overrides: Overrides) -> Choice:
         """Return the model for a view and the reason; by its metadata, or else by what is measured of it."""
@@ -128,9 +142,29 @@ class Fuser:
         fitting = [model for model in self._models if model.settings.channel in (None, choice.channel)]
         return fitting or [choice.model]
 
-    def _predict(
-        self, job: "_Job", models: list[ModelFolder], deadline: Deadline | None
-    ) -> tuple[float, float]:
+    def _trust(self, job: Job, models: Sequence[ModelFolder], measured: Features) -> Trust | None:
+        """Ask the guards how far the models are to be trusted on this view; None if none has one."""
+        if not self.settings.guard:
+            return None
+        found = []
+        for folder in models:
+            guard = guard_of(folder)
+            if guard is None:
+                continue
+            measured = measured or measure(job.volume)
+            prepared = self._prepared(job, folder)
+            blocks = list(predicted_blocks(job.volume, prepared.inputs, prepared.model))
+            verdict = guard.judge(features_of(blocks, measured))
+            LOG.info("%s: guard of %s: %s", job.view.name, folder.name, verdict)
+            found.append((folder, guard, verdict))
+        if not found:
+            return None
+        job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
+        gate = sum(verdict.gate for _, _, verdict in found) / len(found)
+        job.record["gate"] = gate
+        return Trust(found[0][1], gate)
+
+    def _predict(self, job: Job, models: list[ModelFolder], deadline: Deadline | None) -> tuple[float, float]:
         """Predict by all members, write the result; shares of clipped and of filled voxels."""
         flips = self.settings.flips
         if deadline is not None:
@@ -143,8 +177,7 @@ class Fuser:
             prepared = self._prepared(job, runs[0].model)
             plan = self._plan(job, prepared, None)
             planes = predict_slabs(job.volume, prepared.inputs, prepared.model, plan, None, deadline)
-            undone = (prepared.inputs.normalization.undo(some) for some in planes)
-            clipped = job.write(undone, plan)
+            clipped = job.write(job.result(planes, prepared.inputs.normalization), plan)
             return clipped, 0.0 if deadline is None else deadline.filled / job.volume.info.voxels
         plan = self._run_members(job, runs, journal, deadline)
         filled = journal.filled / job.volume.info.voxels / len(runs)
@@ -156,14 +189,14 @@ class Fuser:
                 100 * filled,
             )
         scale = self._prepared(job, runs[-1].model).inputs.normalization
-        clipped = job.write((scale.undo(some) for some in journal.planes("mean")), plan)
+        clipped = job.write(job.result(journal.planes("mean"), scale), plan)
         if self.settings.spread:
             counts = np.float32(scale.range)
             job.write_spread(np.sqrt(some / len(runs)) * counts for some in journal.planes("squares"))
         journal.remove()
         return clipped, filled
 
-    def _journal(self, job: "_Job", runs: int) -> Journal | None:
+    def _journal(self, job: Job, runs: int) -> Journal | None:
         """Return the journal; one is needed for several members even if it's not to be resumed."""
         if not self.settings.resume and runs == 1 and not self.settings.spread:
             return None
@@ -175,7 +208,7 @@ class Fuser:
         return journal
 
     def _run_members(
-        self, job: "_Job", runs: list[Member], journal: Journal, deadline: Deadline | None
+        self, job: Job, runs: list[Member], journal: Journal, deadline: Deadline | None
     ) -> PredictionPlan:
         """Predict by the members that are not done yet, adding up their mean in the journal."""
         plan = None
@@ -202,7 +235,7 @@ class Fuser:
             raise ValueError("expected at least one model")
         return plan
 
-    def _plan(self, job: "_Job", prepared: "_Prepared", journal: Journal | None) -> PredictionPlan:
+    def _plan(self, job: Job, prepared: Prepared, journal: Journal | None) -> PredictionPlan:
         """Plan the tiles, or take the plan of the run that was stopped."""
         model, shape = prepared.model, job.volume.info.shape_zyx
         if journal is not None and journal.plan is not None:
@@ -216,7 +249,7 @@ class Fuser:
             LOG.info("%s: %s", job.view.name, line)
         return plan
 
-    def _prepared(self, job: "_Job", folder: ModelFolder) -> "_Prepared":
+    def _prepared(self, job: Job, folder: ModelFolder) -> Prepared:
         """Load a model and make its inputs for the view."""
         if job.prepared is None or job.prepared.model.folder.path != folder.path:
             if folder.path not in self._loaded:
@@ -226,7 +259,7 @@ class Fuser:
             # Channels stored in an H5 file hold for the voxel size it was converted with.
             stored = converted_file(job.view) if job.overrides.spacing_um is None else None
             inputs = prepare_inputs(job.volume, loaded.settings, stored)
-            job.prepared = _Prepared(loaded.for_volume(job.volume, inputs), inputs)
+            job.prepared = Prepared(loaded.for_volume(job.volume, inputs), inputs)
         return job.prepared
 
     def _record(self, view: Path, info: VolumeInfo) -> dict[str, Any]:
@@ -248,6 +281,7 @@ class Fuser:
             "precision": settings.precision,
             "flips": settings.flips,
             "ensemble": settings.ensemble,
+            "guard": settings.guard,
             "spacing_um": info.spacing_um,
             "channel": info.channel,
             "study": info.study,
@@ -257,59 +291,6 @@ class Fuser:
         if info.metadata.get(PROVENANCE_KEY) is not None:
             record["view_provenance"] = info.metadata[PROVENANCE_KEY]
         return record
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A model, ready for one view, and the view's channels for it."""
-
-    model: LoadedModel
-    inputs: NetworkInputs
-
-
-@dataclass
-class _Job:
-    """One view on its way."""
-
-    volume: LazyVolume
-    view: Path
-    overrides: Overrides
-    output: Path
-    record: dict[str, Any]
-    prepared: _Prepared | None = None
-
-    def write(self, planes: Iterator[Floats], plan: PredictionPlan) -> float:
-        """Write the result; share of clipped voxels."""
-        tiles = plan.tiles
-        grid = {
-            "tile_zyx": tiles.tile_zyx,
-            "overlap_zyx": tiles.overlap_zyx,
-            "cuts_zyx": tiles.cuts_zyx,
-            "independent_of_tiles": plan.exact,
-            "redundancy": round(plan.redundancy, 3),
-        }
-        if self.prepared is not None:
-            grid["run_by"] = self.prepared.model.runtime.description
-        with volume_writer(self.output, self._info(), provenance={**self.record, **grid}) as writer:
-            for some in planes:
-                writer.write(some)
-        return writer.report.clipped_fraction
-
-    def write_spread(self, planes: Iterator[Floats]) -> None:
-        """Write the spread map beside the result."""
-        record = {**self.record, "what": "standard deviation over the members, in counts"}
-        with volume_writer(spread_path(self.output), self._info(), provenance=record) as writer:
-            for some in planes:
-                writer.write(some)
-
-    def _info(self) -> VolumeInfo:
-        return dataclasses.replace(self.volume.info, dtype="uint16")
-
-
-def spread_path(output: Path) -> Path:
-    """Where the spread map of a result goes: NAME_spread with the same suffix."""
-    suffix = "".join(output.suffixes[-2:]) if output.suffixes[-2:-1] == [".ome"] else output.suffix
-    return output.with_name(f"{output.name.removesuffix(suffix)}_spread{suffix}")
 
 
 def _refuse_without_information(volume: LazyVolume) -> None:

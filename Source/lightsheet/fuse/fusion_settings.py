@@ -42,5 +42,8 @@ class FusionSettings:
     """take the mean of all models given that fit the channel, instead of the best fitting one"""
     spread: bool = False
     """write the standard deviation over flips and models beside the result, NAME_spread"""
+    guard: bool = True
+    """apply the correction only as far as the model's guard expects a gain, and keep the view where it
+    expects none; a model without guard.json has no guard"""
     resume: bool = True
     """keep a journal beside the result while it is made, so that a run that was killed goes on at its tile"""

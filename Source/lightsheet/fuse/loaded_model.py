@@ -13,9 +13,10 @@ from lightsheet.core.intensity import Slabs
 from lightsheet.core.model_folder import ModelFolder, ModelSettings, load_state
 from lightsheet.core.progress import LOG
 from lightsheet.fuse.channels import check_groups
+from lightsheet.fuse.exported import exported_graphs, read_program
 from lightsheet.fuse.fusion_settings import Device, Precision, RuntimeName
 from lightsheet.fuse.inputs import NetworkInputs
-from lightsheet.fuse.openvino_graphs import convertible, exported_graphs, graphs_of, read_program
+from lightsheet.fuse.openvino_graphs import convertible, graphs_of
 from lightsheet.fuse.openvino_runtime import OpenVinoRuntime, has_bf16, has_openvino, import_openvino
 from lightsheet.fuse.parity import bf16_is_good_enough
 from lightsheet.fuse.program import Program

@@ -10,15 +10,13 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lightsheet.fuse.exported import STEPS, exported_graphs, read_program
+from lightsheet.fuse.exported import STEPS
 from lightsheet.fuse.openvino_runtime import import_openvino
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lightsheet.networks import VolumeNetwork
-
-__all__ = ["STEPS", "convertible", "exported_graphs", "fold_ways_up", "graphs_of", "read_program"]
 
 
 def convertible(network: "VolumeNetwork") -> bool:

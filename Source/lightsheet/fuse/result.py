@@ -7,6 +7,7 @@ from typing import Any
 from lightsheet.core.axes import ZYX
 from lightsheet.core.model_folder import ModelSettings, save_model
 from lightsheet.core.progress import LOG
+from lightsheet.fuse.calibrate import calibrate_trained
 from lightsheet.fuse.checkpoint import BEST, read_checkpoint
 from lightsheet.fuse.data import Volumes, kind_of
 from lightsheet.fuse.export import export_trained
@@ -68,6 +69,8 @@ def write_model(
             settings.output_path,
         )
     export_trained(folder, volumes.val)
+    if settings.guard_samples:
+        calibrate_trained(folder, volumes.val, settings.guard_samples)
 
 
 def _finite(value: float) -> float | None:

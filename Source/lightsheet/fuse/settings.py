@@ -27,6 +27,7 @@ _FREE_TO_CHANGE = (
     "pretrained",
     "in_channels",
     "out_channels",
+    "guard_samples",
 )
 
 
@@ -109,6 +110,10 @@ class TrainSettings:
     """1 - N_SSIM, the challenge's score, in place of 1 - SSIM, with the same two weights"""
     precision: Precision = "auto"
     """arithmetic of the network; auto: bf16 where the hardware has it, else fp32. SSIM is always fp32"""
+
+    guard_samples: int = 24
+    """held-out volumes by which the model's guard is fitted at the end: the validation volumes as they are,
+    then altered in turn (see calibrate_guard.py); 0: no guard"""
 
     devices: int = 1
     """devices to train on; more than one: distributed data parallel"""
@@ -203,7 +208,21 @@ _POSITIVE = (
     "light_scale_um",
     "max_minutes",
 )
-_NOT_NEGATIVE = ("weight_decay", "gradient_clip", "ssim_weight", "ssim_tf_weight")
+_NOT_NEGATIVE = ("weight_decay", "gradient_clip", "ssim_weight", "ssim_tf_weight", "guard_samples")
+
+
+_PROBABILITIES = (
+    "flip_zyx",
+    "rot90",
+    "gain",
+    "gamma",
+    "noise",
+    "blur",
+    "fading",
+    "clearer",
+    "clearer_share",
+    "elastic",
+)
 
 
 @dataclass(frozen=True)
@@ -218,6 +237,10 @@ class AugmentSettings:
     gamma : probability of view ** exponent, with the exponent within ``gamma_range``, sign kept
     noise : probability of Gaussian noise in the view, standard deviation up to ``noise_sigma``
     blur : probability of a Gaussian blur of the view, sigma up to ``blur_sigma`` voxels
+    fading : probability that the view fades further along one axis, at the patch's far end by up to
+        ``fading_depth`` (natural logarithm)
+    clearer : probability that the view is moved towards the fused patch, by a share of the way of up to
+        ``clearer_share``: a network has to learn that views nearly as good as fused lack little
     elastic : probability of a smooth deformation of all channels and of the fused patch, with
         displacements of standard deviation ``elastic_voxels`` on a grid of ``elastic_grid`` voxels
     """
@@ -232,6 +255,10 @@ class AugmentSettings:
     noise_sigma: float = 0.02
     blur: float = 0.0
     blur_sigma: float = 0.5
+    fading: float = 0.0
+    fading_depth: float = 1.0
+    clearer: float = 0.0
+    clearer_share: float = 1.0
     elastic: float = 0.0
     elastic_voxels: float = 2.0
     elastic_grid: int = 16
@@ -273,7 +300,7 @@ def _augment_value(where: str, name: str, value: Any, defaults: dict[str, Any]) 
     if len(numbers) != size or not all(_is_number(n) and n >= 0 for n in numbers):
         wanted = "a number" if size == 1 else f"a list of {size} numbers"
         raise SettingsError(f"{where}: expected {wanted} of at least 0 for '{name}', got {value!r}")
-    is_probability = name in ("flip_zyx", "rot90", "gain", "gamma", "noise", "blur", "elastic")
+    is_probability = name in _PROBABILITIES
     if is_probability and max(numbers) > 1:
         raise SettingsError(f"{where}: expected probabilities from 0 to 1 for '{name}', got {value!r}")
     if name == "elastic_grid" and numbers[0] < 1:

@@ -32,8 +32,6 @@ from lightsheet.fuse.fusion_settings import FusionSettings
 if TYPE_CHECKING:
     from lightsheet.fuse.fuse_file import Fuser
 
-# A study that no model is for; stands for one that can't be understood.
-NO_STUDY = 0
 _COUNTS = ("uint8", "uint16")  # types whose numbers the result holds unchanged
 
 
@@ -73,17 +71,13 @@ class Understood:
     Attributes
     ----------
     info : what its metadata say; None where they say nothing or nonsense
-    repair : what stands in for nonsense and gaps when it is fused
-    complete : with this it can be opened, whatever its metadata say; for copying only
+    repair : with this it can be opened, whatever its metadata say
     notes : what was wrong, for the log
-    obstacle : why it can't be fused at all
     """
 
     info: VolumeInfo
     repair: Overrides
-    complete: Overrides
     notes: tuple[str, ...] = ()
-    obstacle: str | None = None
 
 
 class Restorer:
@@ -119,8 +113,6 @@ class Restorer:
         known = self.understand(view)
         for note in known.notes:
             LOG.warning("%s: %s", view.name, note)
-        if known.obstacle:
-            return hand_on(view, output, known, known.obstacle)
         return self._fuse(view, output, known)
 
     def understand(self, view: Path) -> Understood:
@@ -131,25 +123,24 @@ class Restorer:
         VolumeError
             When the view can't be read.
         """
-        spacing = self._usual_spacing()
-        complete = Overrides(spacing or (1.0, 1.0, 1.0), CHANNELS[0], NO_STUDY)
+        usual = self._usual_spacing()
+        complete = Overrides(usual or (1.0, 1.0, 1.0), lenient=True)
         info = read_info(view, complete)
-        said: dict[str, Any] = {}
-        broken: dict[str, str] = {}
-        for name in ("spacing_um", "channel", "study"):
-            changes: dict[str, Any] = {name: None}
+        notes = []
+        try:
+            spacing = read_info(view, Overrides(lenient=True)).spacing_um
+        except MetadataError as error:
+            spacing = None
+            notes.append(one_line(error))
+        for settled in (Overrides(study=0), Overrides(channel=CHANNELS[0])):  # the other one is judged
             try:
-                said[name] = getattr(read_info(view, dataclasses.replace(complete, **changes)), name)
+                read_info(view, dataclasses.replace(settled, spacing_um=complete.spacing_um))
             except MetadataError as error:
-                said[name], broken[name] = None, one_line(error)
-        info = dataclasses.replace(info, **said)
-        notes = list(broken.values())
-        if info.spacing_um is None and spacing is not None:
-            notes.append(f"voxel size unknown; {', '.join(f'{s:g}' for s in spacing)} um assumed")
-        repair = Overrides(
-            spacing if info.spacing_um is None else None, None, NO_STUDY if "study" in broken else None
-        )
-        return Understood(info, repair, complete, tuple(notes), broken.get("channel"))
+                notes.append(f"{one_line(error)}; taken as not said")
+        if spacing is None and usual is not None:
+            notes.append(f"voxel size unknown; {', '.join(f'{s:g}' for s in usual)} um assumed")
+        repair = complete if spacing is None else Overrides(lenient=True)
+        return Understood(dataclasses.replace(info, spacing_um=spacing), repair, tuple(notes))
 
     def _fuse(self, view: Path, output: Path, known: Understood) -> Outcome:
         """Try the models, best first; where a GPU fails, the CPU gets the time that is left."""
@@ -161,6 +152,10 @@ class Restorer:
             while left:
                 try:
                     fused = self._fuser(left, settings).fuse(view, output, known.repair, overwrite=True)
+                    if fused.gate == 0:
+                        return _told(
+                            Outcome(fused.path, None, f"{view.name}: no gain is expected of {fused.model}")
+                        )
                     return Outcome(fused.path, fused.model)
                 except OutputError:
                     raise
@@ -182,10 +177,10 @@ class Restorer:
         from lightsheet.fuse.fuse_file import Fuser  # here, so that a broken runtime costs the model only
 
         if settings is not self._settings:
-            return Fuser(models, settings)
+            return Fuser(models, settings, given=False)
         key = tuple(models)
         if key not in self._fusers:
-            self._fusers[key] = Fuser(key, settings)
+            self._fusers[key] = Fuser(key, settings, given=False)
         return self._fusers[key]
 
     def _usual_spacing(self) -> SpacingUm | None:
@@ -232,7 +227,7 @@ def hand_on(view: Path, output: Path, known: Understood, reason: str) -> Outcome
         "reason": f"the view itself: {reason}",
     }
     whole = known.info.spacing_um is not None and known.info.dtype in _COUNTS
-    with open_volume(view, known.complete) as volume:
+    with open_volume(view, known.repair) as volume:
         if whole:
             with volume_writer(
                 output, dataclasses.replace(known.info, dtype="uint16"), provenance=provenance

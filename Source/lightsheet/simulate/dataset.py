@@ -1,5 +1,6 @@
 """Pairs of a view and its fused volume with known truth, in memory."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
 from lightsheet.core.errors import VolumeError
 from lightsheet.simulate.fusion import ContentFusion
 from lightsheet.simulate.grids import Floats, Labels
-from lightsheet.simulate.optics import draw_views
+from lightsheet.simulate.optics import Optics, draw_views
 from lightsheet.simulate.phantoms import make_phantom
 from lightsheet.simulate.presets import (
     DEFAULT_MISREGISTRATION_UM,
@@ -64,6 +65,7 @@ def simulate_pair(
     spacing_um: SpacingUm | None = None,
     views: int | None = None,
     misregistration_um: float = DEFAULT_MISREGISTRATION_UM,
+    vary: Callable[[Optics], Optics] | None = None,
 ) -> SimulatedPair:
     """Simulate one specimen, see it from several sides and fuse.
 
@@ -77,6 +79,7 @@ def simulate_pair(
     spacing_um : voxel size (z, y, x); default: ``Preset.spacing_for`` the shape
     views : number of views fused; default: the preset's
     misregistration_um : standard deviation of the shift left in each view but the first
+    vary : changes the optics drawn for each view, for microscopes outside the preset's ranges
 
     Raises
     ------
@@ -91,6 +94,8 @@ def simulate_pair(
     phantom = make_phantom(study, channel, size, spacing, rng)
     tissue = tissue_of_envelope(phantom.envelope)
     optics = draw_views(study, rng, tissue.extents_um(), views, misregistration_um)
+    if vary is not None:
+        optics = tuple(vary(one) for one in optics)
     peak = float(np.exp(rng.uniform(*np.log(SIGNAL_COUNTS))))
     signal = phantom.density
     signal *= np.float32(peak)
@@ -125,6 +130,8 @@ def pair_from_stack(
     preset: Preset,
     seed: int | tuple[int, ...],
     source: str = "stack",
+    *,
+    vary: Callable[[Optics], Optics] | None = None,
 ) -> SimulatedPair:
     """Make a view of a real stack by the forward model; the stack's own intensities are the fused target.
 
@@ -139,6 +146,7 @@ def pair_from_stack(
     preset : study whose optics are drawn
     seed : the same seed gives the same view
     source : name of the stack for messages
+    vary : changes the optics that were drawn, but for the camera's
 
     Raises
     ------
@@ -153,6 +161,8 @@ def pair_from_stack(
     photons = float(np.exp(rng.uniform(*np.log(PHOTONS_OF_REAL))))
     gain = max(high - low, 1.0) / photons
     drawn = draw_views(preset, rng, tissue.extents_um())[0]
+    if vary is not None:
+        drawn = vary(drawn)
     optics = replace(
         drawn,
         psf_lateral_um=BLUR_LEFT_FOR_REAL * drawn.psf_lateral_um,

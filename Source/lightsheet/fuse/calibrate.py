@@ -1,0 +1,224 @@
+"""Fit a model's guard on volumes it was not trained on, as they are and altered as other data might be."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightsheet.core.axes import RAW_IMAGE
+from lightsheet.core.errors import LightsheetError, MetadataError, ModelError, VolumeError
+from lightsheet.core.files import written_beside
+from lightsheet.core.intensity import Normalization
+from lightsheet.core.model_folder import GUARD, ModelFolder
+from lightsheet.core.progress import LOG, Progress
+from lightsheet.evaluate.metrics import relative_score
+from lightsheet.evaluate.ssim import ssim
+from lightsheet.fuse.altered import Alteration, altered_view, draw_alteration
+from lightsheet.fuse.evidence import features_of, predicted_blocks
+from lightsheet.fuse.fusion_settings import Device
+from lightsheet.fuse.guard import Guard, choose_gate
+from lightsheet.fuse.inputs import prepare_inputs
+from lightsheet.fuse.loaded_model import LoadedModel, load_model
+from lightsheet.fuse.measure import measure
+from lightsheet.fuse.parity import READINGS
+from lightsheet.fuse.process import Numbers, fit_process
+from lightsheet.fuse.runtime import Floats
+
+if TYPE_CHECKING:
+    from lightsheet.fuse.data import OpenPair
+
+GATES = (0.25, 0.5, 0.75, 1.0)
+LOSS = -0.02
+_FEWEST_SAMPLES = 8
+_WHOLE = 1.0
+_PERCENTILES = (2.0, 99.8)
+_LEAST_LEFT, _MOST_LEFT = 1e-3, 1e2
+# Sizes of corrections, normalised intensity, for which shares are told.
+_CORRECTIONS = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6], np.float32)
+_HALF, _LEAST_SHARE, _LEAST_SPREAD = 0.5, 1e-4, 1e-3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Blocks of a held-out volume, and what the model makes of them; lists of (Z, Y, X).
+
+    Attributes
+    ----------
+    features : what the guard goes by
+    views, predictions, fused : normalised intensities
+    """
+
+    features: dict[str, float]
+    views: list[Floats]
+    predictions: list[Floats]
+    fused: list[Floats]
+
+
+def calibrate(
+    folder: ModelFolder, pairs: "Sequence[OpenPair]", count: int = 48, seed: int = 0, device: Device = "auto"
+) -> Guard:
+    """Fit a guard and write guard.json into the model folder.
+
+    Parameters
+    ----------
+    folder : the model
+    pairs : volumes it was not trained on
+    count : samples; each pair is taken as it is, then altered in turn until there are so many
+    seed : of the alterations
+
+    Raises
+    ------
+    ModelError
+        When too few of the samples have a score.
+    OutputError
+        When the folder can't be written.
+    """
+    model = load_model(folder, device)
+    count = max(count, len(pairs))
+    samples = []
+    with Progress("held-out volumes", count) as progress:
+        for number in range(count):
+            rng = np.random.default_rng([seed, number])
+            alteration = draw_alteration(rng) if number >= len(pairs) else Alteration()
+            try:
+                samples.append(sample_of(model, pairs[number % len(pairs)], alteration, number))
+            except (VolumeError, MetadataError) as error:
+                LOG.info("left out: %s", " ".join(str(error).split()))
+            progress.advance()
+    guard = fit_guard(samples, str(folder.path))
+    with written_beside(folder.path / GUARD) as partial:
+        partial.write_text(json.dumps(guard.as_json(folder)) + "\n", encoding="utf-8")
+    _tell(folder, guard)
+    return guard
+
+
+def calibrate_trained(folder: ModelFolder, pairs: "Sequence[OpenPair]", count: int) -> None:
+    """Fit the guard at the end of a training; what goes wrong is told and does not harm the training."""
+    try:
+        calibrate(folder, pairs, count)
+    except LightsheetError as error:
+        LOG.warning("%s: no guard: %s", folder.path, " ".join(str(error).split()))
+
+
+def sample_of(model: LoadedModel, pair: "OpenPair", alteration: Alteration, seed: int) -> Sample:
+    """Predict blocks of a view, altered or as it is, as for any view.
+
+    Raises
+    ------
+    VolumeError, MetadataError
+        When the model's input can't be made of it.
+    """
+    volume = altered_view(pair, alteration, seed)
+    inputs = prepare_inputs(volume, model.settings)
+    blocks = list(predicted_blocks(volume, inputs, model.for_volume(volume, inputs), _WHOLE))
+    return Sample(
+        features_of(blocks, measure(volume)),
+        [block.view for block in blocks],
+        [block.prediction for block in blocks],
+        [pair.fused.read(RAW_IMAGE, block.region) for block in blocks],
+    )
+
+
+def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
+    """Fit all that a guard holds.
+
+    Raises
+    ------
+    ModelError
+        When too few of the samples have a score.
+    """
+    shares = fit_shares(samples)
+    scored = [(sample, losses_left(sample, shares)) for sample in samples]
+    scored = [(sample, left) for sample, left in scored if all(map(math.isfinite, left))]
+    if len(scored) < _FEWEST_SAMPLES:
+        raise ModelError(
+            f"{source}: expected at least {_FEWEST_SAMPLES} volumes with a score to fit the guard, "
+            f"got {len(scored)}"
+        )
+    names = tuple(scored[0][0].features)
+    places = np.array([[sample.features[name] for name in names] for sample, _ in scored])
+    values = np.array([left for _, left in scored]).T
+    centre, spread = places.mean(axis=0), np.maximum(places.std(axis=0), _LEAST_SPREAD)
+    places = (places - centre) / spread
+    processes = tuple(fit_process(places, row) for row in values)
+    return Guard(names, centre, spread, places, GATES, values, processes, _CORRECTIONS, shares)
+
+
+def fit_shares(samples: Sequence[Sample]) -> Floats:
+    """How right corrections of each size were, over that of the size for which they were most right.
+
+    How right: the slope of what was missing over the correction, which is the share that leaves the least
+    error. What all sizes have in common is left to the gate, which differs from view to view.
+    """
+    edges = np.sqrt(_CORRECTIONS[1:] * _CORRECTIONS[:-1])
+    wanted, made = np.zeros((2, len(_CORRECTIONS)))
+    for sample in samples:
+        for view, prediction, fused in zip(sample.views, sample.predictions, sample.fused, strict=True):
+            correction = (prediction - view).ravel()
+            size = np.digitize(np.abs(correction), edges)
+            wanted += np.bincount(size, correction * (fused - view).ravel(), len(made))
+            made += np.bincount(size, correction**2, len(made))
+    right = np.clip(np.divide(wanted, made, out=np.zeros_like(made), where=made > 0), 0, 1)
+    told = made > _LEAST_SHARE * made.sum()  # sizes that hardly occur tell nothing
+    most = float(right[told].max(initial=_HALF))  # where none is right, none is made up for
+    return np.where(told, np.minimum(right / most, 1), 1.0).astype(np.float32)
+
+
+def losses_left(sample: Sample, shares: Floats) -> list[float]:
+    """L = log(1 - N_SSIM) for each gate and the worse reading of the SSIM; NaN where there is no score."""
+    plain = Guard((), *(np.empty(0),) * 2, np.empty((0, 0)), (), np.empty((0, 0)), (), _CORRECTIONS, shares)
+    results = [
+        [plain.apply(v, p, gate) for v, p in zip(sample.views, sample.predictions, strict=True)]
+        for gate in GATES
+    ]
+    views, fused = _normalized(sample.views), _normalized(sample.fused)
+    left = np.full((len(READINGS), len(GATES)), np.nan)
+    for row, reading in zip(left, READINGS, strict=True):
+        reference = _mean_ssim(views, fused, reading)
+        for place, result in enumerate(map(_normalized, results)):
+            row[place] = 1 - relative_score(_mean_ssim(result, fused, reading), reference)
+    clipped: Numbers = np.log(np.clip(left.max(axis=0), _LEAST_LEFT, _MOST_LEFT))
+    return [float(value) for value in clipped]
+
+
+def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
+    """N_SSIM of each sample without and with the guard, which goes by the other samples."""
+    told = [p.without_each(guard.samples, v) for p, v in zip(guard.processes, guard.values, strict=True)]
+    with_guard = []
+    for number in range(guard.values.shape[1]):
+        verdict = choose_gate(guard.gates, [m[number] for m, _ in told], [s[number] for _, s in told])
+        at = guard.gates.index(verdict.gate) if verdict.gate else None
+        with_guard.append(0.0 if at is None else 1 - math.exp(guard.values[at, number]))
+    return 1 - np.exp(guard.values[-1]), np.array(with_guard)
+
+
+def _normalized(blocks: Sequence[Floats]) -> list[Floats]:
+    """Normalise blocks of one volume as the challenge does volumes."""
+    low, high = np.percentile(np.concatenate([block.ravel() for block in blocks]), _PERCENTILES)
+    scale = Normalization(float(low), float(high))
+    return [scale.apply(block) for block in blocks]
+
+
+def _mean_ssim(first: Sequence[Floats], second: Sequence[Floats], reading: str) -> float:
+    sizes = [block.size for block in first]
+    values = [ssim(a, b, reading) for a, b in zip(first, second, strict=True)]  # type: ignore[arg-type]
+    return float(np.average(values, weights=sizes))
+
+
+def _tell(folder: ModelFolder, guard: Guard) -> None:
+    without, with_guard = what_it_would_do(guard)
+    LOG.info(
+        "%s: guard fitted to %d held-out views; N_SSIM (worse reading, each judged by the others): "
+        "mean %+.3f without it, %+.3f with it; below %g: %.0f %% and %.0f %%; kept: %.0f %%",
+        folder.path,
+        len(without),
+        without.mean(),
+        with_guard.mean(),
+        LOSS,
+        100 * np.mean(without < LOSS),
+        100 * np.mean(with_guard < LOSS),
+        100 * np.mean(with_guard == 0),
+    )

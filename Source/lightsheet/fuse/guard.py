@@ -1,0 +1,219 @@
+"""How far to trust a model on a view: the result is view + gate x (prediction - view).
+
+The score of the challenge is relative to the view, so that keeping the view scores 0, and a single bad
+result costs more than many good ones gain. With L = log(1 - N_SSIM), a copy of the view has L = 0, and a
+result is the better the lower L is. For each of some gates, a Gaussian process fitted to held-out volumes
+(`fuse.calibrate`) tells mean and spread of L from the evidence (`fuse.evidence`). Its spread grows away from
+what it was fitted to, so that of a view unlike all of these nothing is promised. With L normally
+distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure
+one. The gate with the largest expectation is taken, unless a loss is too likely: then the view is kept.
+
+Within the volume, corrections of a size that was less right in held-out volumes than those of other sizes
+are applied in part (difference weighting: Wodzinski and Mueller, 2025).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from lightsheet.core.intensity import Normalization, Slabs
+from lightsheet.core.jit import compiled
+from lightsheet.core.model_folder import ModelFolder
+from lightsheet.core.progress import LOG
+from lightsheet.fuse.process import Numbers, Process
+from lightsheet.fuse.runtime import Floats
+
+FORMAT_VERSION = 1
+RISK = 0.05
+"""Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guard says of a model on a view.
+
+    Attributes
+    ----------
+    gate : share of the correction that is applied; 0 keeps the view
+    expected : N_SSIM expected with this gate; of a view that is kept, with the best gate there was
+    risk : probability of a loss with it
+    """
+
+    gate: float
+    expected: float
+    risk: float
+
+    def record(self) -> dict[str, float]:
+        """Write the verdict for a result's provenance."""
+        return {name: round(getattr(self, name), 4) for name in ("gate", "expected", "risk")}
+
+    def __str__(self) -> str:
+        """In words."""
+        told = f"N_SSIM {self.expected:+.2f} expected, a loss with a probability of {self.risk:.0%}"
+        if self.gate == 0:
+            return f"the view is kept, as the best to be had is: {told}"
+        return f"{self.gate:.0%} of the correction is applied: {told}"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The guard of a model.
+
+    Attributes
+    ----------
+    features : names, in the order of the columns of ``samples``
+    centre, spread : of the features over the samples
+    samples : held-out volumes (n, features), standardised
+    gates : shares of the correction that were tried, ascending
+    values : L of each sample for each gate (gates, n), for the worse reading of the SSIM
+    processes : one for each gate
+    corrections, shares : sizes of a correction (normalised intensity), ascending, and the share to apply
+    """
+
+    features: tuple[str, ...]
+    centre: Numbers
+    spread: Numbers
+    samples: Numbers
+    gates: tuple[float, ...]
+    values: Numbers
+    processes: tuple[Process, ...]
+    corrections: Floats
+    shares: Floats
+
+    def judge(self, features: Mapping[str, float]) -> Verdict:
+        """Choose the gate for a view by what was measured of it."""
+        place = (np.array([features[name] for name in self.features]) - self.centre) / self.spread
+        told = [
+            process.at(place[None], self.samples, values)
+            for process, values in zip(self.processes, self.values, strict=True)
+        ]
+        return choose_gate(self.gates, [float(m[0]) for m, _ in told], [float(s[0]) for _, s in told])
+
+    def apply(self, view: Floats, prediction: Floats, gate: float) -> Floats:
+        """Return the result of view and prediction, contiguous and of one shape, normalised intensities."""
+        result = np.empty_like(prediction)
+        _mix(view.ravel(), prediction.ravel(), gate, self.corrections, self.shares, result.ravel())
+        return result
+
+    def as_json(self, folder: ModelFolder) -> dict[str, Any]:
+        """Content of guard.json."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "weights_sha256": folder.settings.weights_sha256,
+            "features": list(self.features),
+            "centre": _listed(self.centre),
+            "spread": _listed(self.spread),
+            "samples": _listed(self.samples),
+            "gates": list(self.gates),
+            "values": _listed(self.values),
+            "processes": [vars(process) for process in self.processes],
+            "corrections": _listed(self.corrections),
+            "shares": _listed(self.shares),
+        }
+
+
+def choose_gate(gates: Sequence[float], means: Sequence[float], spreads: Sequence[float]) -> Verdict:
+    """Choose the gate by mean and spread of L for each."""
+    found = [
+        Verdict(gate, 1 - math.exp(mean + spread**2 / 2), float(special.ndtr(mean / spread)))
+        for gate, mean, spread in zip(gates, means, spreads, strict=True)
+    ]
+    allowed = [one for one in found if one.risk <= RISK and one.expected > 0]
+    if allowed:
+        return max(allowed, key=lambda one: (one.expected, one.gate))
+    best = max(found, key=lambda one: one.expected)
+    return Verdict(0.0, best.expected, best.risk)
+
+
+def guard_of(folder: ModelFolder) -> Guard | None:
+    """Guard of a model folder; None where it has none, or one that was made for other weights or is damaged.
+
+    Both are told: a prediction must not fail by it.
+    """
+    content = folder.guard
+    if content is None:
+        LOG.info(
+            "%s: no guard.json, so its predictions are taken as they are (lightsheet guard)", folder.name
+        )
+        return None
+    try:
+        if content["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version {content['format_version']}")
+        if content["weights_sha256"] != folder.settings.weights_sha256:
+            raise ValueError("it was made for other weights")
+        guard = Guard(
+            features=tuple(map(str, content["features"])),
+            centre=np.array(content["centre"], np.float64),
+            spread=np.array(content["spread"], np.float64),
+            samples=np.array(content["samples"], np.float64),
+            gates=tuple(map(float, content["gates"])),
+            values=np.array(content["values"], np.float64),
+            processes=tuple(Process(**{k: float(v) for k, v in p.items()}) for p in content["processes"]),
+            corrections=np.array(content["corrections"], np.float32),
+            shares=np.array(content["shares"], np.float32),
+        )
+        _check(guard)
+    except (KeyError, TypeError, ValueError) as error:
+        LOG.warning(
+            "%s: guard.json can't be used (%s); predictions are taken as they are", folder.path, error
+        )
+        return None
+    return guard
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far a prediction of a view is to be trusted: a guard, and the gate it chose."""
+
+    guard: Guard
+    gate: float
+
+
+def guarded(
+    planes: Iterator[Floats], volume: Slabs, normalization: Normalization, trust: Trust
+) -> Iterator[Floats]:
+    """Yield planes of the result for planes of the prediction, all planes of the volume in their order."""
+    first = 0
+    for prediction in planes:
+        view = normalization.apply(volume.read(first, first + len(prediction)))
+        yield trust.guard.apply(view, np.ascontiguousarray(prediction), trust.gate)
+        first += len(prediction)
+
+
+def _check(guard: Guard) -> None:
+    columns, (rows, _) = len(guard.features), guard.values.shape
+    number = guard.values.shape[1]
+    if guard.samples.shape != (number, columns) or not guard.centre.shape == guard.spread.shape == (columns,):
+        raise ValueError(f"samples of {columns} features expected, got {guard.samples.shape}")
+    if not rows == len(guard.gates) == len(guard.processes) > 0:
+        raise ValueError(f"{len(guard.gates)} gates, but {rows} rows of values")
+    if guard.corrections.shape != guard.shares.shape or not len(guard.shares):
+        raise ValueError("corrections and shares differ in number")
+
+
+def _listed(values: Numbers | Floats) -> Any:
+    return np.round(values.astype(np.float64), 6).tolist()
+
+
+@compiled()
+def _mix(view: Any, prediction: Any, gate: float, corrections: Any, shares: Any, result: Any) -> None:
+    """View + gate * share(|correction|) * correction; shares are interpolated, and go on at both ends."""
+    last = len(corrections) - 1
+    for i in range(view.size):
+        correction = prediction[i] - view[i]
+        size = abs(correction)
+        k = 0
+        while k <= last and corrections[k] < size:
+            k += 1
+        if k == 0:
+            share = shares[0]
+        elif k > last:
+            share = shares[last]
+        else:
+            part = (size - corrections[k - 1]) / (corrections[k] - corrections[k - 1])
+            share = shares[k - 1] + part * (shares[k] - shares[k - 1])
+        result[i] = view[i] + np.float32(gate) * share * correction

@@ -1,0 +1,87 @@
+"""Gaussian process regression with one length scale (Rasmussen and Williams 2006), for some hundred samples.
+
+It tells a mean and a spread. Away from all samples the spread grows, as nothing is known there.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+
+Numbers = NDArray[np.float64]
+
+_LEAST_SPREAD = 1e-3
+_JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Process:
+    """The numbers of a Gaussian process.
+
+    Attributes
+    ----------
+    mean : far from all samples
+    signal, noise : standard deviations of the function, and of single samples around it
+    length : distance over which the function changes
+    """
+
+    mean: float
+    signal: float
+    noise: float
+    length: float
+
+    def at(self, places: Numbers, samples: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
+        """Mean and standard deviation of new samples.
+
+        Parameters
+        ----------
+        places : where to tell (m, features)
+        samples, values : what is known: places (n, features) and their values (n)
+        """
+        factor = self._factor(samples)
+        towards = self._covariances(places, samples)
+        mean: Numbers = self.mean + towards @ linalg.cho_solve(factor, values - self.mean)
+        known = (towards * linalg.cho_solve(factor, towards.T).T).sum(axis=1)
+        return mean, np.sqrt(np.maximum(self.signal**2 - known, 0.0) + self.noise**2)
+
+    def without_each(self, samples: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
+        """Mean and standard deviation of each sample, told by the others (Sundararajan and Keerthi 2001)."""
+        inverse = linalg.cho_solve(self._factor(samples), np.eye(len(values)))
+        own = np.diag(inverse)
+        mean: Numbers = values - inverse @ (values - self.mean) / own
+        return mean, np.sqrt(1 / own)
+
+    def surprise(self, samples: Numbers, values: Numbers) -> float:
+        """Negative logarithm of the samples' probability, but for a constant."""
+        factor = self._factor(samples)
+        off = values - self.mean
+        return float(0.5 * off @ linalg.cho_solve(factor, off) + np.log(np.diag(factor[0])).sum())
+
+    def _covariances(self, first: Numbers, second: Numbers) -> Numbers:
+        squares = ((first[:, None] - second[None]) ** 2).sum(axis=-1)
+        covariances: Numbers = self.signal**2 * np.exp(-0.5 * squares / self.length**2)
+        return covariances
+
+    def _factor(self, samples: Numbers) -> tuple[Numbers, bool]:
+        covariances = self._covariances(samples, samples)
+        covariances[np.diag_indices_from(covariances)] += self.noise**2 + _JITTER * self.signal**2
+        factor: tuple[Numbers, bool] = linalg.cho_factor(covariances, lower=True)
+        return factor
+
+
+def fit_process(samples: Numbers, values: Numbers) -> Process:
+    """Return the process with the most probable numbers, given samples (n, features) and values (n)."""
+    mean, spread = float(values.mean()), max(float(values.std()), _LEAST_SPREAD)
+    usual = np.log([spread, spread / 2, 2 * math.sqrt(samples.shape[1])])
+
+    def process(logs: Numbers) -> Process:
+        signal, noise, length = (float(value) for value in np.exp(logs))
+        return Process(mean, signal, noise, length)
+
+    def surprise(logs: Numbers) -> float:
+        # weak log-normal priors keep in reason what few samples do not tell
+        return process(logs).surprise(samples, values) + float(((logs - usual) ** 2).sum() / 2)
+
+    return process(optimize.minimize(surprise, usual, method="Nelder-Mead").x)

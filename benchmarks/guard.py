@@ -1,0 +1,251 @@
+"""What the guard does to scores: N_SSIM without and with it, on views of kinds the models know and do not.
+
+All images are simulated, of seeds that neither the models nor their guards have seen:
+
+seen             specimens of the studies the model was trained on
+unseen           studies of their own: other voxels, specimens, optics and cameras (unseen.py)
+seen well        the view of either, moved most of the way to the fused volume: little is missing
+other channel    nuclei given to the model for membranes, and the other way round
+real             with --real: real stacks, views made by the forward model with another microscope's optics
+
+Scores are of whole volumes, for the worse of the two readings of the challenge's SSIM as well as for each.
+Ends with 1 when, of the unseen studies, the mean with the guard is below that without, or more than 2 % of
+the images score below -0.02.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Source"))
+
+from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
+from lightsheet.core.lazy import LazyVolume
+from lightsheet.core.model_folder import open_model
+from lightsheet.core.volume import VolumeInfo
+from lightsheet.core.volumes import open_volume
+from lightsheet.evaluate.metrics import nssim
+from lightsheet.fuse.evidence import features_of, predicted_blocks
+from lightsheet.fuse.guard import Guard, guard_of
+from lightsheet.fuse.inputs import prepare_inputs
+from lightsheet.fuse.loaded_model import LoadedModel, load_model
+from lightsheet.fuse.measure import measure
+from lightsheet.fuse.parity import READINGS, predict_block
+from lightsheet.simulate.dataset import pair_from_stack, simulate_pair
+from lightsheet.simulate.presets import PRESETS
+from unseen import other_microscope, unseen_pair
+
+ROOT = Path(__file__).resolve().parents[1]
+LOSS, MOST_LOSSES = -0.02, 0.02
+GROUPS = ("seen", "unseen", "seen well", "other channel", "real")
+OTHER: dict[Channel, Channel] = {"nucleus": "membrane", "membrane": "nucleus"}
+Counts = NDArray[np.uint16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A view, its fused volume and the channel whose model gets it."""
+
+    group: str
+    model: Channel
+    view: Counts
+    fused: Counts
+    spacing_um: SpacingUm
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Scores of a case by reading, without and with the guard, and the gate."""
+
+    group: str
+    channel: Channel
+    without: tuple[float, ...]
+    guarded: tuple[float, ...]
+    gate: float
+    expected: float
+
+
+def main() -> int:
+    """Print the table; 1 when a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", type=int, default=40, help="specimens of each group and channel")
+    parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
+    parser.add_argument("--seed", type=int, default=7000, help="first seed of the specimens")
+    parser.add_argument("--models", type=Path, default=ROOT / "resources" / "models", help="Generalist_*")
+    parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    arguments = parser.parse_args()
+    z, y, x = map(int, arguments.shape.split(","))
+    started = time.monotonic()
+    jobs = [
+        (channel, number, arguments.seed, (z, y, x), arguments.models)
+        for number in range(arguments.images)
+        for channel in CHANNELS
+    ]
+    outcomes: list[Outcome] = []
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        for found in pool.map(simulated, jobs):
+            outcomes += found
+        if arguments.real is not None:
+            stacks = [(path, arguments.seed, arguments.models) for path in real_stacks(arguments.real)]
+            for found in pool.map(real, stacks):
+                outcomes += found
+    print_line(f"{len(outcomes)} images of {arguments.shape} voxels, {time.monotonic() - started:.0f} s")
+    return report(outcomes)
+
+
+def simulated(job: tuple[Channel, int, int, ZYX, Path]) -> list[Outcome]:
+    """All cases that are made of one specimen of a known and one of an unseen study."""
+    channel, number, seed, shape, models = job
+    return [outcome(case, models) for case in cases(channel, number, seed + number, shape)]
+
+
+def cases(channel: Channel, number: int, seed: int, shape: ZYX) -> Iterator[Case]:
+    """Yield the cases of one number."""
+    studies = [study for study, preset in PRESETS.items() if channel in preset.channels]
+    known = simulate_pair(studies[number % len(studies)], channel, seed, shape)
+    new = unseen_pair(channel, seed, shape)
+    yield Case("seen", channel, known.view, known.fused, known.spacing_um)
+    yield Case("unseen", channel, new.view, new.fused, new.spacing_um)
+    one = (known, new)[number % 2]
+    share = np.random.default_rng(seed).uniform(0.5, 0.95)
+    clear = np.rint((1 - share) * one.view + share * one.fused).astype(np.uint16)
+    yield Case("seen well", channel, clear, one.fused, one.spacing_um)
+    other = (new, known)[number % 2]
+    yield Case("other channel", OTHER[channel], other.view, other.fused, other.spacing_um)
+
+
+def outcome(case: Case, models: Path) -> Outcome:
+    """Predict, judge and score one case."""
+    model, guard = loaded(models / f"Generalist_{case.model.title()}")
+    z, y, x = case.view.shape
+    info = VolumeInfo(case.group, (z, y, x), "uint16", case.spacing_um, case.model)
+    volume = LazyVolume(info, lambda z0, z1: case.view[z0:z1])
+    inputs = prepare_inputs(volume, model.settings)
+    channels = inputs.channels(case.view, (slice(0, z), slice(0, y), slice(0, x)))
+    view = np.ascontiguousarray(channels[0])
+    prediction = predict_block(model.program, model.runtime, channels)
+    blocks = list(predicted_blocks(volume, inputs, model))
+    verdict = guard.judge(features_of(blocks, measure(volume)))
+    result = guard.apply(view, prediction, verdict.gate)
+    fused = inputs.normalization.apply(case.fused)
+    without, guarded = (
+        tuple(nssim(one, view, fused, reading) for reading in READINGS) for one in (prediction, result)
+    )
+    return Outcome(case.group, case.model, without, guarded, verdict.gate, verdict.expected)
+
+
+@lru_cache
+def loaded(folder: Path) -> tuple[LoadedModel, Guard]:
+    """Load a model and its guard, once in each process."""
+    opened = open_model(folder)
+    guard = guard_of(opened)
+    if guard is None:
+        raise SystemExit(f"{folder}: expected a guard.json, got none; see calibrate_guard.py")
+    return load_model(opened, "cpu"), guard
+
+
+def real_stacks(folder: Path) -> list[tuple[Path, Channel]]:
+    """Real stacks of both channels that tell their voxel size."""
+    rooms: tuple[tuple[str, Channel], ...] = (("nuclei3d", "nucleus"), ("membranes3d", "membrane"))
+    return [
+        (path, channel)
+        for room, channel in rooms
+        for path in sorted((folder / room).glob("*.tif"))
+        if not path.stem.endswith("_labels")
+    ]
+
+
+def real(job: tuple[tuple[Path, Channel], int, Path]) -> list[Outcome]:
+    """Degrade a real stack by optics the models have not seen, and judge the model's result."""
+    (path, channel), seed, models = job
+    with open_volume(path) as volume:
+        if volume.info.spacing_um is None or min(volume.shape_zyx) < 16:
+            return []
+        stack, spacing = volume.read(0, min(volume.shape_zyx[0], 64)), volume.info.spacing_um
+    stack = stack[:, :256, :256]
+    found = []
+    for number, study in enumerate(PRESETS):
+        vary = other_microscope(np.random.default_rng([seed, number]))
+        pair = pair_from_stack(stack, spacing, PRESETS[study], seed + number, path.name, vary=vary)
+        found.append(outcome(Case("real", channel, pair.view, pair.fused, spacing), models))
+    return found
+
+
+def report(outcomes: list[Outcome]) -> int:
+    """Print the table; 1 when a bar is missed."""
+    rows: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        if np.isfinite([*one.without, *one.guarded]).all():
+            rows[one.group, one.channel].append(one)
+            rows[one.group, "both"].append(one)
+    titles = ("mean tf", "mean 3d", "5th perc.", f"below {LOSS}")
+    print_line(f"{'':<33}" + "".join(f"{title:>16}" for title in titles) + f"{'kept':>8}{'gate':>7}")
+    print_line(f"{'group, channel':<26}{'images':>7}" + f"{'plain':>8}{'guard':>8}" * 4 + f"{'':>8}{'':>7}")
+    missed = []
+    for group in GROUPS:
+        for channel in (*CHANNELS, "both"):
+            if rows[group, channel]:
+                figures = figures_of(rows[group, channel])
+                print_line(f"{f'{group}, {channel}':<26}{len(rows[group, channel]):>7}" + shown(figures))
+                if group == "unseen" and channel == "both":
+                    missed = bars(figures)
+    for line in missed:
+        print_line(f"missed: {line}")
+    return 1 if missed else 0
+
+
+def figures_of(outcomes: list[Outcome]) -> dict[str, tuple[float, float]]:
+    """Figures of a row without and with the guard; percentiles and losses are of the worse reading."""
+    without, guarded = (np.array([getattr(one, name) for one in outcomes]) for name in ("without", "guarded"))
+    kept = float(np.mean([one.gate == 0 for one in outcomes]))
+    return {
+        **{f"mean {r}": (without[:, k].mean(), guarded[:, k].mean()) for k, r in enumerate(READINGS)},
+        "p5": tuple(float(np.percentile(a.min(axis=1), 5)) for a in (without, guarded)),  # type: ignore[dict-item]
+        "losses": tuple(float(np.mean(a.min(axis=1) < LOSS)) for a in (without, guarded)),  # type: ignore[dict-item]
+        "kept": (kept, float(np.mean([one.gate for one in outcomes]))),
+    }
+
+
+def shown(figures: dict[str, tuple[float, float]]) -> str:
+    """Figures of a row as text."""
+    cells = "".join(
+        f"{a:>+8.3f}{b:>+8.3f}" for name in ("mean tf", "mean 3d", "p5") for a, b in [figures[name]]
+    )
+    plain, guard = figures["losses"]
+    kept, gate = figures["kept"]
+    return f"{cells}{plain:>8.1%}{guard:>8.1%}{kept:>8.0%}{gate:>7.2f}"
+
+
+def bars(figures: dict[str, tuple[float, float]]) -> list[str]:
+    """Bars that the row of unseen studies misses."""
+    missed = []
+    for reading in READINGS:
+        plain, guard = figures[f"mean {reading}"]
+        if guard < plain:
+            missed.append(f"unseen, mean N_SSIM {reading}: with the guard {guard:+.3f}, without {plain:+.3f}")
+    if figures["losses"][1] > MOST_LOSSES:
+        missed.append(f"unseen, below {LOSS}: {figures['losses'][1]:.1%} (bar: at most {MOST_LOSSES:.0%})")
+    return missed
+
+
+def print_line(text: str) -> None:
+    """Print at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,282 @@
+"""The guard: what it applies, what it keeps, and that it never stands in the way."""
+
+import dataclasses
+import json
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightsheet.core.axes import RAW_IMAGE
+from lightsheet.core.errors import ModelError
+from lightsheet.core.model_folder import GUARD, ModelFolder, ModelSettings, open_model, save_model
+from lightsheet.core.splits import read_pairs
+from lightsheet.core.volume import VolumeInfo
+from lightsheet.core.volumes import read_info, read_volume, write_volume
+from lightsheet.fuse.calibrate import Sample, calibrate, fit_guard, fit_shares, losses_left, what_it_would_do
+from lightsheet.fuse.data import open_pair
+from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
+from lightsheet.fuse.fuse_file import Fused, Fuser
+from lightsheet.fuse.fusion_settings import FusionSettings
+from lightsheet.fuse.guard import RISK, Guard, choose_gate, guard_of
+from lightsheet.fuse.measure import measure
+from lightsheet.fuse.process import Process
+from networks_in_memory import Memory, model_of, plain_inputs, random_network
+from training_data import blobs, write_lists
+
+SHAPE = (40, 48, 56)
+
+
+def guard_for(names: tuple[str, ...], left: float, **changes: object) -> Guard:
+    """A guard that expects the same L of every view, whatever its features."""
+    number = len(names)
+    guard = Guard(
+        names,
+        np.zeros(number),
+        np.ones(number),
+        np.zeros((1, number)),
+        (0.5, 1.0),
+        np.full((2, 1), left),
+        (Process(left, 1e-3, 1e-3, 1e6),) * 2,
+        np.array([0.1, 0.3], np.float32),
+        np.array([1.0, 1.0], np.float32),
+    )
+    return dataclasses.replace(guard, **changes)  # type: ignore[arg-type]
+
+
+def test_the_gate_with_the_largest_expectation_is_taken() -> None:
+    verdict = choose_gate((0.5, 1.0), [-0.5, -1.0], [0.1, 0.1])
+    assert verdict.gate == 1.0
+    assert verdict.expected == pytest.approx(1 - math.exp(-1 + 0.005))
+    assert choose_gate((0.5, 1.0), [-0.5, -0.2], [0.1, 0.1]).gate == 0.5
+
+
+def test_doubt_costs_and_a_likely_loss_keeps_the_view() -> None:
+    # the same mean, but an unsure guess expects less
+    assert choose_gate((0.5, 1.0), [-0.5, -0.5], [0.1, 0.35]).gate == 0.5
+    # the probability of a loss of -0.2 with spread 0.2 is 16 %
+    kept = choose_gate((0.5, 1.0), [-0.2, -0.1], [0.2, 0.2])
+    assert kept.gate == 0.0
+    assert kept.risk > RISK
+    assert kept.risk == pytest.approx(0.1587, abs=1e-3)
+    assert choose_gate((1.0,), [0.3], [0.01]).gate == 0.0
+
+
+def test_corrections_are_applied_by_their_size() -> None:
+    guard = guard_for(
+        (), -1, corrections=np.array([0.1, 0.3], np.float32), shares=np.array([1, 0.5], np.float32)
+    )
+    view = np.full(6, 2.0, np.float32)
+    prediction = view + np.array([0.05, -0.1, 0.2, 0.3, -1.0, 0.0], np.float32)
+    result = guard.apply(view, prediction, 0.5)
+    np.testing.assert_allclose(result - view, [0.025, -0.05, 0.2 * 0.75 / 2, 0.075, -0.25, 0], atol=1e-6)
+    np.testing.assert_array_equal(guard.apply(view, prediction, 0.0), view)
+
+
+def test_blocks_lie_in_the_volume_at_multiples_of_the_stride_and_are_few() -> None:
+    program = model_of(*random_network()).program
+    for shape, most in (((40, 48, 56), 1), ((300, 900, 700), 8), ((5, 700, 9), 8)):
+        blocks = sample_blocks(shape, program)
+        assert 1 <= len(blocks) <= most
+        for block in blocks:
+            for part, n, stride in zip(block, shape, program.stride_zyx, strict=True):
+                assert 0 <= part.start < part.stop <= n
+                assert part.start % stride == 0
+    starts = np.array([[part.start for part in block] for block in sample_blocks((300, 900, 700), program)])
+    assert (starts.max(axis=0) - starts.min(axis=0) > np.array([130, 380, 280])).all()
+
+
+def test_features_do_not_change_with_the_camera_s_gain_and_are_finite() -> None:
+    view = blobs(SHAPE, 0)[0]
+    for data in (view, np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.float32)):
+        assert all(map(math.isfinite, features(data).values()))
+    # a network that gives its view back, whatever the gain
+    one, other = features(view, identity=True), features(view * 4, identity=True)
+    assert one["noise"] == pytest.approx(other["noise"], abs=1e-4)
+    assert one["fading"] == pytest.approx(other["fading"], abs=1e-2)
+
+
+def features(data: np.ndarray, *, identity: bool = False) -> dict[str, float]:
+    network, description = random_network(residual=True)
+    if identity:
+        torch.nn.init.zeros_(network.last_layer().weight)
+        torch.nn.init.zeros_(network.last_layer().bias)
+    model = model_of(network, description)
+    volume = Memory(data)
+    return features_of(list(predicted_blocks(volume, plain_inputs(model), model)), measure(volume))
+
+
+def sample(number: int, quality: float) -> Sample:
+    """A prediction that goes ``quality`` of the way from view to fused, beside noise."""
+    view, fused = blobs((16, 24, 24), number)
+    noise = 0.01 * np.random.default_rng(number).normal(size=view.shape)
+    prediction = (view + quality * (fused - view) + noise).astype(np.float32)
+    return Sample({"quality": quality, "other": float(number % 3)}, [view], [prediction], [fused])
+
+
+def test_a_guard_learns_from_a_feature_what_the_result_is_worth() -> None:
+    rng = np.random.default_rng(0)
+    samples = [sample(number, float(rng.uniform(-1, 1))) for number in range(40)]
+    guard = fit_guard(samples, "model")
+    good, bad = (guard.judge({"quality": q, "other": 1.0}) for q in (0.8, -0.8))
+    assert good.gate == 1.0
+    assert good.expected > 0.5
+    assert bad.gate == 0.0
+    without, with_guard = what_it_would_do(guard)
+    assert without.mean() < 0 < with_guard.mean()
+    assert np.mean(with_guard < -0.02) <= 0.05
+    unlike = guard.judge({"quality": 30.0, "other": 1.0})
+    assert unlike.gate == 0.0
+
+
+def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
+    one = sample(1, 0.7)
+    plain = np.ones(7, np.float32)
+    for prediction, wanted in ((one.views, 0.0), (one.fused, math.log(1e-3))):
+        left = losses_left(dataclasses.replace(one, predictions=prediction), plain)
+        assert left[-1] == pytest.approx(wanted, abs=1e-4)
+    by_gate = losses_left(one, plain)
+    assert by_gate[-1] < -0.3
+    assert sorted(by_gate, reverse=True) == by_gate
+    assert losses_left(one, np.zeros(7, np.float32)) == pytest.approx([0.0] * 4, abs=1e-4)
+    assert all(map(math.isnan, losses_left(dataclasses.replace(one, fused=one.views), plain)))
+
+
+def test_shares_are_those_of_the_corrections_that_were_right() -> None:
+    view = np.zeros((2, 50, 50), np.float32)
+    prediction = np.zeros_like(view)
+    prediction[0], prediction[1] = 0.02, 0.8
+    fused = np.zeros_like(view)
+    fused[0], fused[1] = 0.016, 0.4
+    shares = fit_shares([Sample({}, [view], [prediction], [fused])])
+    assert shares[0] == pytest.approx(1.0)
+    assert shares[5] == pytest.approx(0.625, abs=0.01)
+    np.testing.assert_array_equal(shares[1:5], 1.0)  # sizes that did not occur
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelFolder:
+    network, description = random_network(residual=True)
+    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    return save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
+
+
+def with_guard(folder: ModelFolder, left: float, **changes: object) -> ModelFolder:
+    names = tuple(features(blobs(SHAPE, 0)[0]))
+    content = guard_for(names, left, **changes).as_json(folder)
+    (folder.path / GUARD).write_text(json.dumps(content))
+    return open_model(folder.path)
+
+
+def fuse(folder: ModelFolder, tmp_path: Path, name: str, **changes: object) -> tuple[Fused, np.ndarray]:
+    view = tmp_path / "view.tif"
+    if not view.exists():
+        data = (1000 + 800 * blobs(SHAPE, 3)[0]).clip(0, 65535).astype(np.uint16)
+        write_volume(view, data, VolumeInfo("v", SHAPE, "uint16", (1.0, 0.5, 0.5), "nucleus", 1))
+    settings = FusionSettings(device="cpu", runtime="torch", **changes)  # type: ignore[arg-type]
+    fused = Fuser([folder.path], settings).fuse(view, tmp_path / name)
+    return fused, read_volume(tmp_path / name).data
+
+
+def test_where_no_gain_is_expected_the_view_is_kept_voxel_by_voxel(
+    folder: ModelFolder, tmp_path: Path
+) -> None:
+    fused, result = fuse(with_guard(folder, 0.5), tmp_path, "kept.tif")
+    assert fused.gate == 0.0
+    np.testing.assert_array_equal(result, read_volume(tmp_path / "view.tif").data)
+    record = read_info(tmp_path / "kept.tif").metadata["lightsheet"]
+    assert record["guard"]["model"]["gate"] == 0.0
+    assert record["guard"]["model"]["risk"] > 0.99
+    assert not list(tmp_path.glob(".*journal"))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_the_gate_scales_the_correction(folder: ModelFolder, tmp_path: Path, resume: bool) -> None:
+    plain, prediction = fuse(with_guard(folder, -1.0), tmp_path, "plain.tif", guard=False, resume=resume)
+    assert plain.gate == 1.0
+    assert "gate" not in read_info(tmp_path / "plain.tif").metadata["lightsheet"]
+    only_half = with_guard(folder, -1.0, gates=(0.5, 0.5))
+    half, result = fuse(only_half, tmp_path, "half.tif", resume=resume)
+    assert half.gate == 0.5
+    view = read_volume(tmp_path / "view.tif").data.astype(float)
+    inside = (prediction > 0) & (prediction < 65535)
+    difference = result - (view + prediction) / 2
+    assert np.abs(difference[inside]).max() <= 1.01
+    assert np.abs(prediction - view)[inside].max() > 20
+
+
+def test_a_run_that_is_done_is_kept_with_its_gate_and_another_guard_makes_it_anew(
+    folder: ModelFolder, tmp_path: Path
+) -> None:
+    guarded = with_guard(folder, 0.5)
+    fuse(guarded, tmp_path, "result.tif")
+    again, _ = fuse(guarded, tmp_path, "result.tif")
+    assert again.done_before
+    assert again.gate == 0.0
+    other, _ = fuse(with_guard(folder, -1.0), tmp_path, "result.tif")
+    assert not other.done_before
+    assert other.gate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"weights_sha256": "0" * 64}, "other weights"),
+        ({"format_version": 99}, "format_version 99"),
+        ({"samples": [[1.0, 2.0]]}, "features"),
+        ({"processes": []}, "gates"),
+        ({"shares": []}, "differ in number"),
+        ({"centre": None}, "guard.json can't be used"),
+    ],
+)
+def test_a_guard_that_can_not_be_used_is_told_and_does_not_stand_in_the_way(
+    folder: ModelFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict, told: str
+) -> None:
+    guarded = with_guard(folder, -1.0)
+    content = json.loads((guarded.path / GUARD).read_text()) | change
+    (guarded.path / GUARD).write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        assert guard_of(open_model(folder.path)) is None
+    assert told in caplog.text
+    assert fuse(open_model(folder.path), tmp_path, "plain.tif")[0].gate == 1.0
+
+
+def test_a_guard_survives_its_file(folder: ModelFolder) -> None:
+    guard = fit_guard([sample(number, number / 20 - 0.5) for number in range(20)], "model")
+    (folder.path / GUARD).write_text(json.dumps(guard.as_json(folder)))
+    read = guard_of(open_model(folder.path))
+    assert read is not None
+    for quality in (-0.4, 0.0, 0.3):
+        features = {"quality": quality, "other": 1.0}
+        before, after = guard.judge(features), read.judge(features)
+        assert before.gate == after.gate
+        assert before.expected == pytest.approx(after.expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["none", "instance"])
+def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil(
+    tmp_path: Path, norm: str
+) -> None:
+    _, val = write_lists(tmp_path, train=1, val=2)
+    network, description = random_network(residual=False, norm=norm)
+    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    folder = save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
+    pairs = [open_pair(pair, (RAW_IMAGE,), 50.0, 100.0) for pair in read_pairs(val, tmp_path)]
+    guard = calibrate(folder, pairs, 12, device="cpu")
+    assert guard.samples.shape[0] == 12
+    assert guard.values[-1].mean() > 0
+    opened = open_model(tmp_path / "model")
+    assert guard_of(opened) is not None
+    without, with_guard = what_it_would_do(guard)
+    assert without.mean() < 0
+    assert with_guard.min() > -0.1
+
+
+def test_too_few_volumes_with_a_score_are_an_error() -> None:
+    one = sample(0, 0.5)
+    same = dataclasses.replace(one, fused=one.view)
+    with pytest.raises(ModelError, match="expected at least 8 volumes with a score to fit the guard, got 3"):
+        fit_guard([sample(n, 0.5) for n in range(3)] + [same] * 10, "model")
