@@ -35,7 +35,9 @@ LOSS = -0.02
 _FEWEST_SAMPLES = 8
 _WHOLE = 1.0
 _PERCENTILES = (2.0, 99.8)
-_LEAST_LEFT, _MOST_LEFT = 1e-3, 1e2
+# A score of -3 is as bad as any lower one: what is to be told is where not to trust, and how bad would cost
+# the fit its precision elsewhere.
+_LEAST_LEFT, _MOST_LEFT = 1e-3, 4.0
 # Sizes of corrections, normalised intensity, for which shares are told.
 _CORRECTIONS = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6], np.float32)
 _HALF, _LEAST_SHARE, _LEAST_SPREAD = 0.5, 1e-4, 1e-3

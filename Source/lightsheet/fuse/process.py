@@ -14,6 +14,7 @@ Numbers = NDArray[np.float64]
 
 _LEAST_SPREAD = 1e-3
 _JITTER = 1e-6
+_PRIOR_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def fit_process(samples: Numbers, values: Numbers) -> Process:
         return Process(mean, signal, noise, length)
 
     def surprise(logs: Numbers) -> float:
-        # weak log-normal priors keep in reason what few samples do not tell
-        return process(logs).surprise(samples, values) + float(((logs - usual) ** 2).sum() / 2)
+        # log-normal priors keep in reason what few samples do not tell
+        unusual = float((((logs - usual) / _PRIOR_SPREAD) ** 2).sum() / 2)
+        return process(logs).surprise(samples, values) + unusual
 
     return process(optimize.minimize(surprise, usual, method="Nelder-Mead").x)
