@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from lightsheet.core.model_folder import GUARD
 from lightsheet.core.volumes import read_volume
 from lightsheet.operate.container import main
 from lightsheet.operate.contract import INPUT_FOLDER, OUTPUT_FOLDER
 from synthetic import embryo, write_tiff
 
+SHIPPED = Path(__file__).parents[2] / "resources" / "models"
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "resources" / "models"
 UUID = "7d0d7e2c-52a5-4a38-8e0c-5c8c2f9f7e31.tif"
 RESOLUTION = {"resolution": (1 / 0.39, 1 / 0.195), "resolutionunit": "CENTIMETER"}
 
@@ -153,8 +154,8 @@ def test_without_any_model_the_view_is_handed_on(platform: Platform, monkeypatch
     assert result.info.metadata["lightsheet"]["reason"] == "the view itself: there is no usable model"
 
 
-def test_damaged_weights_of_the_tarball_leave_the_shipped_model(platform: Platform) -> None:
-    damaged = shutil.copytree(SHIPPED / "Generalist_Nucleus", platform.root / "tarball" / "Mine")
+def test_damaged_weights_of_the_tarball_leave_the_shipped_model(platform: Platform, models: Path) -> None:
+    damaged = shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "Mine")
     with (damaged / "weights.safetensors").open("r+b") as file:
         file.seek(2000)
         file.write(b"\0" * 100)
@@ -166,24 +167,26 @@ def test_damaged_weights_of_the_tarball_leave_the_shipped_model(platform: Platfo
     assert not np.array_equal(result.data, view)
 
 
-def test_a_tarball_s_model_comes_before_the_shipped_one(platform: Platform) -> None:
-    shutil.copytree(SHIPPED / "Generalist_Nucleus", platform.root / "tarball" / "models" / "Mine")
+def test_a_tarball_s_model_comes_before_the_shipped_one(platform: Platform, models: Path) -> None:
+    shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "models" / "Mine")
     platform.view()
     assert platform.run() == 0
     assert read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"] == "Mine"
 
 
-def test_a_tarball_for_the_other_channel_leaves_the_shipped_model(platform: Platform) -> None:
-    shutil.copytree(SHIPPED / "Generalist_Membrane", platform.root / "tarball" / "Mine")
+def test_a_tarball_for_the_other_channel_leaves_the_shipped_model(platform: Platform, models: Path) -> None:
+    shutil.copytree(models / "Generalist_Membrane", platform.root / "tarball" / "Mine")
     platform.view()
     assert platform.run() == 0
     model = read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"]
     assert model == "Generalist_Nucleus"
 
 
-def test_weights_that_do_not_fit_their_network_leave_the_next_best_model(platform: Platform) -> None:
-    wrong = shutil.copytree(SHIPPED / "Generalist_Nucleus", platform.root / "tarball" / "A_wrong")
-    shutil.copytree(SHIPPED / "Generalist_Nucleus", platform.root / "tarball" / "B_right")
+def test_weights_that_do_not_fit_their_network_leave_the_next_best_model(
+    platform: Platform, models: Path
+) -> None:
+    wrong = shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "A_wrong")
+    shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "B_right")
     settings = json.loads((wrong / "settings.json").read_text())
     settings["network"]["features"] *= 2
     (wrong / "settings.json").write_text(json.dumps(settings))
@@ -354,3 +357,17 @@ def test_the_entry_of_the_image_fuses_by_itself(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
     assert read_volume(platform.results / UUID).data.shape == view.shape
     assert "peak memory" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_view_that_the_guard_keeps_is_handed_on(platform: Platform, models: Path) -> None:
+    hopeless = shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "Hopeless")
+    content = json.loads((SHIPPED / "Generalist_Nucleus" / GUARD).read_text())
+    content["processes"] = [process | {"mean": 2.0, "length": 1e-3} for process in content["processes"]]
+    (hopeless / GUARD).write_text(json.dumps(content))
+    view = platform.view()
+    assert platform.run() == 0
+    assert platform.lines[-1].startswith("0 fused, 1 handed on unchanged, 0 failed, in ")
+    assert platform.said("no gain is expected of Hopeless")
+    result = read_volume(platform.results / UUID)
+    np.testing.assert_array_equal(result.data, view)
+    assert result.info.metadata["lightsheet"]["guard"]["Hopeless"]["gate"] == 0.0

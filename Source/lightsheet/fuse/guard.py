@@ -28,7 +28,7 @@ from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
 FORMAT_VERSION = 1
-RISK = 0.05
+RISK = 0.1
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
 
 
@@ -95,9 +95,7 @@ class Guard:
 
     def apply(self, view: Floats, prediction: Floats, gate: float) -> Floats:
         """Return the result of view and prediction, contiguous and of one shape, normalised intensities."""
-        result = np.empty_like(prediction)
-        _mix(view.ravel(), prediction.ravel(), gate, self.corrections, self.shares, result.ravel())
-        return result
+        return mix(view, prediction, gate, self.corrections, self.shares)
 
     def as_json(self, folder: ModelFolder) -> dict[str, Any]:
         """Content of guard.json."""
@@ -199,9 +197,15 @@ def _listed(values: Numbers | Floats) -> Any:
     return np.round(values.astype(np.float64), 6).tolist()
 
 
+def mix(view: Floats, prediction: Floats, gate: float, corrections: Floats, shares: Floats) -> Floats:
+    """View + gate x share(size of the correction) x correction; shares are interpolated between sizes."""
+    result = np.empty_like(prediction)
+    _mix(view.ravel(), prediction.ravel(), gate, corrections, shares, result.ravel())
+    return result
+
+
 @compiled()
 def _mix(view: Any, prediction: Any, gate: float, corrections: Any, shares: Any, result: Any) -> None:
-    """View + gate * share(|correction|) * correction; shares are interpolated, and go on at both ends."""
     last = len(corrections) - 1
     for i in range(view.size):
         correction = prediction[i] - view[i]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lightsheet.core.allocator import sleep_while_waiting
 from lightsheet.core.errors import LightsheetError, ModelError, SettingsError
 from lightsheet.core.memory import GIB
@@ -138,13 +140,22 @@ def compile_loops(cache: Path, budget_s: float) -> int:
 
 
 def warm_up(restorer: "Restorer") -> "list[Outcome]":
-    """Fuse a small made-up volume of each channel, so that models and loops are ready for the first image."""
+    """Fuse a small made-up volume of each channel, so that models and loops are ready for the first image.
+
+    Guards may keep such a volume, and then no network would run: it is fused again without them. Returns the
+    outcomes of that.
+    """
     from lightsheet.core.axes import CHANNELS
+    from lightsheet.fuse.guard import mix
     from lightsheet.operate.phantom import write_small_view
 
     with tempfile.TemporaryDirectory() as folder:
         views = [write_small_view(Path(folder) / f"{channel}.tif", channel) for channel in CHANNELS]
-        return [restorer.restore(view, view.with_name(f"{view.stem}_fused.tif")) for view in views]
+        mix(np.zeros(1, np.float32), np.zeros(1, np.float32), 1.0, *np.ones((2, 1), np.float32))
+        for view in views:
+            restorer.restore(view, view.with_name(f"{view.stem}_guarded.tif"))
+        plain = restorer.without_guard()
+        return [plain.restore(view, view.with_name(f"{view.stem}_fused.tif")) for view in views]
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -97,6 +97,10 @@ class Restorer:
         self._settings = settings or FusionSettings()
         self._fusers: dict[tuple[Path, ...], Fuser] = {}
 
+    def without_guard(self) -> "Restorer":
+        """Return one that takes predictions as they are."""
+        return Restorer(self._choices, dataclasses.replace(self._settings, guard=False))
+
     def restore(self, view: Path, output: Path) -> Outcome:
         """Write the fused view, or the view itself, to ``output``.
 
