@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import json
+import logging
 import math
 import signal
 from pathlib import Path
@@ -21,6 +22,7 @@ from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse import train as training
 from lightsheet.fuse.checkpoint import read_checkpoint
 from lightsheet.fuse.data import PatchDataset
+from lightsheet.fuse.guard import guard_of
 from lightsheet.fuse.module import Course, FusionModule, WeightAverage, rate_factor
 from lightsheet.fuse.settings import TrainSettings
 from lightsheet.fuse.train import train
@@ -43,6 +45,7 @@ def settings_for(folder: Path, name: str = "model", **changes: Any) -> TrainSett
         "precision": "fp32",
         "accelerator": "cpu",
         "num_workers": 0,
+        "guard_samples": 0,
     }
     return TrainSettings(**(values | changes))
 
@@ -169,6 +172,19 @@ def test_the_model_folder_says_all(tmp_path: Path) -> None:
     assert "2 simulated volumes; channel nucleus; studies 1" in card
     assert "Trained on simulated data" in card
     assert "image_2_nucleus_angle.h5" in card
+
+
+def test_training_leaves_a_guard_unless_it_can_not_be_fitted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_lists(tmp_path, val=2)
+    with caplog.at_level(logging.WARNING):
+        assert open_model(train(settings_for(tmp_path, "few", guard_samples=2))).guard is None
+    assert "no guard: " in caplog.text
+    guard = guard_of(open_model(train(settings_for(tmp_path, "enough", guard_samples=9))))
+    assert guard is not None
+    assert len(guard.samples) == 9
+    assert open_model(train(settings_for(tmp_path, "none"))).guard is None
 
 
 def test_weights_that_got_worse_are_not_kept(tmp_path: Path) -> None:
