@@ -43,7 +43,7 @@ def main() -> int:
         trained = work / f"Generalist_{channel.title()}"
         files = ["--data_root", work / "h5", "--train_list", lists["train"], "--val_list", lists["val"]]
         budget = ["--patch_size", "32,64,64", "--max_minutes", arguments.minutes, "--seed", arguments.seed]
-        recipe = ["--augmentations", AUGMENTATIONS, *LOSS, "--guard_samples", 0]
+        recipe = ["--augmentations", AUGMENTATIONS, *LOSS]
         run("train_script.py", "--image_groups", GROUPS, *files, "--output_path", trained, *budget, *recipe)
         shipped = arguments.models / trained.name
         ship(trained, shipped)

@@ -30,7 +30,6 @@ def flags(folder: Path, *more: str) -> list[str]:
         "--samples_per_epoch=3",
         "--epochs=1",
         "--num_workers=0",
-        "--guard_samples=0",
         *more,
     ]
 

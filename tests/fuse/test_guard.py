@@ -114,7 +114,7 @@ def sample(number: int, quality: float) -> Sample:
     view, fused = blobs((16, 24, 24), number)
     noise = 0.01 * np.random.default_rng(number).normal(size=view.shape)
     prediction = (view + quality * (fused - view) + noise).astype(np.float32)
-    return Sample({"quality": quality, "other": float(number % 3)}, [view], [prediction], [fused])
+    return Sample({"quality": quality, "other": float(number % 3)}, view, prediction, fused)
 
 
 def test_a_guard_learns_from_a_feature_what_the_result_is_worth() -> None:
@@ -135,14 +135,14 @@ def test_a_guard_learns_from_a_feature_what_the_result_is_worth() -> None:
 def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
     one = sample(1, 0.7)
     plain = np.ones(7, np.float32)
-    for prediction, wanted in ((one.views, 0.0), (one.fused, math.log(1e-3))):
-        left = losses_left(dataclasses.replace(one, predictions=prediction), plain)
+    for prediction, wanted in ((one.view, 0.0), (one.fused, math.log(1e-3))):
+        left = losses_left(dataclasses.replace(one, prediction=prediction), plain)
         assert left[-1] == pytest.approx(wanted, abs=1e-4)
     by_gate = losses_left(one, plain)
     assert by_gate[-1] < -0.3
     assert sorted(by_gate, reverse=True) == by_gate
     assert losses_left(one, np.zeros(7, np.float32)) == pytest.approx([0.0] * 4, abs=1e-4)
-    assert all(map(math.isnan, losses_left(dataclasses.replace(one, fused=one.views), plain)))
+    assert all(map(math.isnan, losses_left(dataclasses.replace(one, fused=one.view), plain)))
 
 
 def test_shares_are_those_of_the_corrections_that_were_right() -> None:
@@ -151,7 +151,7 @@ def test_shares_are_those_of_the_corrections_that_were_right() -> None:
     prediction[0], prediction[1] = 0.02, 0.8
     fused = np.zeros_like(view)
     fused[0], fused[1] = 0.016, 0.4
-    shares = fit_shares([Sample({}, [view], [prediction], [fused])])
+    shares = fit_shares([Sample({}, view, prediction, fused)])
     assert shares[0] == pytest.approx(1.0)
     assert shares[5] == pytest.approx(0.625, abs=0.01)
     np.testing.assert_array_equal(shares[1:5], 1.0)  # sizes that did not occur

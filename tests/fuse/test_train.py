@@ -45,7 +45,6 @@ def settings_for(folder: Path, name: str = "model", **changes: Any) -> TrainSett
         "precision": "fp32",
         "accelerator": "cpu",
         "num_workers": 0,
-        "guard_samples": 0,
     }
     return TrainSettings(**(values | changes))
 

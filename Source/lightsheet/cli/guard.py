@@ -18,9 +18,9 @@ class GuardSettings:
 
     Predicts held-out volumes, as they are and altered (noise, blur, fading, voxel size, nearly as good as
     fused), measures what needs no fused volume, and learns from it what the result is worth. Writes
-    MODEL/guard.json, which apply_script.py and the container then go by. train_script.py does this by itself
-    with the validation volumes; do it again with other volumes, the more unlike those of the training the
-    better, so that the guard learns where the model fails.
+    MODEL/guard.json, which apply_script.py and the container then go by. Some of the volumes should be unlike
+    those of the training, so that the guard learns where the model fails. With few samples it keeps too many
+    views: give a hundred or more.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
@@ -29,7 +29,7 @@ class GuardSettings:
     """CSV with a line 'angle.h5;fused.h5' for each held-out volume; those of the model's channel are taken"""
     data_root: Path = Path()
     """folder to which the paths in the list are relative"""
-    samples: int = 48
+    samples: int = 150
     """how many to predict: each volume as it is, then altered in turn"""
     seed: int = 0
     """of the alterations"""

@@ -11,21 +11,20 @@ import numpy as np
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.errors import LightsheetError, MetadataError, ModelError, VolumeError
 from lightsheet.core.files import written_beside
-from lightsheet.core.intensity import Normalization
 from lightsheet.core.model_folder import GUARD, ModelFolder
 from lightsheet.core.progress import LOG, Progress
-from lightsheet.evaluate.metrics import relative_score
-from lightsheet.evaluate.ssim import ssim
+from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.altered import Alteration, altered_view, draw_alteration
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.fusion_settings import Device
-from lightsheet.fuse.guard import Guard, choose_gate
+from lightsheet.fuse.guard import Guard, choose_gate, mix
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
-from lightsheet.fuse.parity import READINGS
+from lightsheet.fuse.parity import READINGS, predict_block
 from lightsheet.fuse.process import Numbers, fit_process
 from lightsheet.fuse.runtime import Floats
+from lightsheet.fuse.stream import ChannelReader
 
 if TYPE_CHECKING:
     from lightsheet.fuse.data import OpenPair
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 GATES = (0.25, 0.5, 0.75, 1.0)
 LOSS = -0.02
 _FEWEST_SAMPLES = 8
-_WHOLE = 1.0
-_PERCENTILES = (2.0, 99.8)
+_MOST_VOXELS = 1 << 21
 # A score of -3 is as bad as any lower one: what is to be told is where not to trust, and how bad would cost
 # the fit its precision elsewhere.
 _LEAST_LEFT, _MOST_LEFT = 1e-3, 4.0
@@ -45,22 +43,22 @@ _HALF, _LEAST_SHARE, _LEAST_SPREAD = 0.5, 1e-4, 1e-3
 
 @dataclass(frozen=True)
 class Sample:
-    """Blocks of a held-out volume, and what the model makes of them; lists of (Z, Y, X).
+    """A held-out volume, and what the model makes of it; (Z, Y, X) each.
 
     Attributes
     ----------
     features : what the guard goes by
-    views, predictions, fused : normalised intensities
+    view, prediction, fused : normalised intensities
     """
 
     features: dict[str, float]
-    views: list[Floats]
-    predictions: list[Floats]
-    fused: list[Floats]
+    view: Floats
+    prediction: Floats
+    fused: Floats
 
 
 def calibrate(
-    folder: ModelFolder, pairs: "Sequence[OpenPair]", count: int = 48, seed: int = 0, device: Device = "auto"
+    folder: ModelFolder, pairs: "Sequence[OpenPair]", count: int = 150, seed: int = 0, device: Device = "auto"
 ) -> Guard:
     """Fit a guard and write guard.json into the model folder.
 
@@ -106,22 +104,26 @@ def calibrate_trained(folder: ModelFolder, pairs: "Sequence[OpenPair]", count: i
 
 
 def sample_of(model: LoadedModel, pair: "OpenPair", alteration: Alteration, seed: int) -> Sample:
-    """Predict blocks of a view, altered or as it is, as for any view.
+    """Measure a view, altered or as it is, and predict it, or a large block around the specimen's middle.
 
     Raises
     ------
     VolumeError, MetadataError
         When the model's input can't be made of it.
     """
+    from lightsheet.fuse.data import validation_region
+
     volume = altered_view(pair, alteration, seed)
     inputs = prepare_inputs(volume, model.settings)
-    blocks = list(predicted_blocks(volume, inputs, model.for_volume(volume, inputs), _WHOLE))
-    return Sample(
-        features_of(blocks, measure(volume)),
-        [block.view for block in blocks],
-        [block.prediction for block in blocks],
-        [pair.fused.read(RAW_IMAGE, block.region) for block in blocks],
-    )
+    model = model.for_volume(volume, inputs)
+    features = features_of(list(predicted_blocks(volume, inputs, model)), measure(volume))
+    region = validation_region(pair, _MOST_VOXELS, model.program.fixed_zyx)
+    reader = ChannelReader(volume, inputs)
+    reader.move(region[0].start, region[0].stop)
+    channels = reader.channels(region)
+    prediction = predict_block(model.program, model.runtime, channels)
+    view = np.ascontiguousarray(channels[0])
+    return Sample(features, view, prediction, pair.fused.read(RAW_IMAGE, region))
 
 
 def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
@@ -158,11 +160,10 @@ def fit_shares(samples: Sequence[Sample]) -> Floats:
     edges = np.sqrt(_CORRECTIONS[1:] * _CORRECTIONS[:-1])
     wanted, made = np.zeros((2, len(_CORRECTIONS)))
     for sample in samples:
-        for view, prediction, fused in zip(sample.views, sample.predictions, sample.fused, strict=True):
-            correction = (prediction - view).ravel()
-            size = np.digitize(np.abs(correction), edges)
-            wanted += np.bincount(size, correction * (fused - view).ravel(), len(made))
-            made += np.bincount(size, correction**2, len(made))
+        correction = (sample.prediction - sample.view).ravel()
+        size = np.digitize(np.abs(correction), edges)
+        wanted += np.bincount(size, correction * (sample.fused - sample.view).ravel(), len(made))
+        made += np.bincount(size, correction**2, len(made))
     right = np.clip(np.divide(wanted, made, out=np.zeros_like(made), where=made > 0), 0, 1)
     told = made > _LEAST_SHARE * made.sum()  # sizes that hardly occur tell nothing
     most = float(right[told].max(initial=_HALF))  # where none is right, none is made up for
@@ -171,19 +172,13 @@ def fit_shares(samples: Sequence[Sample]) -> Floats:
 
 def losses_left(sample: Sample, shares: Floats) -> list[float]:
     """L = log(1 - N_SSIM) for each gate and the worse reading of the SSIM; NaN where there is no score."""
-    plain = Guard((), *(np.empty(0),) * 2, np.empty((0, 0)), (), np.empty((0, 0)), (), _CORRECTIONS, shares)
-    results = [
-        [plain.apply(v, p, gate) for v, p in zip(sample.views, sample.predictions, strict=True)]
-        for gate in GATES
-    ]
-    views, fused = _normalized(sample.views), _normalized(sample.fused)
-    left = np.full((len(READINGS), len(GATES)), np.nan)
-    for row, reading in zip(left, READINGS, strict=True):
-        reference = _mean_ssim(views, fused, reading)
-        for place, result in enumerate(map(_normalized, results)):
-            row[place] = 1 - relative_score(_mean_ssim(result, fused, reading), reference)
-    clipped: Numbers = np.log(np.clip(left.max(axis=0), _LEAST_LEFT, _MOST_LEFT))
-    return [float(value) for value in clipped]
+    left = []
+    for gate in GATES:
+        result = mix(sample.view, sample.prediction, gate, _CORRECTIONS, shares)
+        scores = [nssim(result, sample.view, sample.fused, reading) for reading in READINGS]
+        known = all(map(math.isfinite, scores))
+        left.append(math.log(min(max(1 - min(scores), _LEAST_LEFT), _MOST_LEFT)) if known else math.nan)
+    return left
 
 
 def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
@@ -195,19 +190,6 @@ def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
         at = guard.gates.index(verdict.gate) if verdict.gate else None
         with_guard.append(0.0 if at is None else 1 - math.exp(guard.values[at, number]))
     return 1 - np.exp(guard.values[-1]), np.array(with_guard)
-
-
-def _normalized(blocks: Sequence[Floats]) -> list[Floats]:
-    """Normalise blocks of one volume as the challenge does volumes."""
-    low, high = np.percentile(np.concatenate([block.ravel() for block in blocks]), _PERCENTILES)
-    scale = Normalization(float(low), float(high))
-    return [scale.apply(block) for block in blocks]
-
-
-def _mean_ssim(first: Sequence[Floats], second: Sequence[Floats], reading: str) -> float:
-    sizes = [block.size for block in first]
-    values = [ssim(a, b, reading) for a, b in zip(first, second, strict=True)]  # type: ignore[arg-type]
-    return float(np.average(values, weights=sizes))
 
 
 def _tell(folder: ModelFolder, guard: Guard) -> None:
