@@ -28,7 +28,7 @@ from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
 FORMAT_VERSION = 1
-RISK = 0.1
+RISK = 0.15
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
 
 
