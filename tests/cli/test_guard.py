@@ -22,7 +22,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def command(tmp_path: Path, model: Path, *more: str) -> list[str]:
-    _, listed = write_lists(tmp_path, train=0, val=1, shape=(16, 24, 24))
+    listed = tmp_path / "val.csv"
+    if not listed.exists():
+        write_lists(tmp_path, train=0, val=1, shape=(16, 24, 24))
     return [str(model), "--val_list", str(listed), "--data_root", str(tmp_path), "--device", "cpu", *more]
 
 

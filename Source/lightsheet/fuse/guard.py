@@ -130,13 +130,10 @@ def choose_gate(gates: Sequence[float], means: Sequence[float], spreads: Sequenc
 def guard_of(folder: ModelFolder) -> Guard | None:
     """Guard of a model folder; None where it has none, or one that was made for other weights or is damaged.
 
-    Both are told: a prediction must not fail by it.
+    The latter is told: a prediction must not fail by it.
     """
     content = folder.guard
     if content is None:
-        LOG.info(
-            "%s: no guard.json, so its predictions are taken as they are (lightsheet guard)", folder.name
-        )
         return None
     try:
         if content["format_version"] != FORMAT_VERSION:
