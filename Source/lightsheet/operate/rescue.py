@@ -141,8 +141,8 @@ class Restorer:
                 read_info(view, dataclasses.replace(settled, spacing_um=complete.spacing_um))
             except MetadataError as error:
                 notes.append(f"{one_line(error)}; taken as not said")
-        if spacing is None and usual is not None:
-            notes.append(f"voxel size unknown; {', '.join(f'{s:g}' for s in usual)} um assumed")
+        if spacing is None:
+            notes.append(f"voxel size unknown; {', '.join(f'{s:g}' for s in usual or (1, 1, 1))} um assumed")
         repair = complete if spacing is None else Overrides(lenient=True)
         return Understood(dataclasses.replace(info, spacing_um=spacing), repair, tuple(notes))
 
