@@ -1,11 +1,11 @@
-# make demo · make test · make check · make bench · make bench-real · make models
+# make demo · make test · make check · make bench · make bench-real · make bench-quality · make models
 # demo, test, check and bench do all of their own set-up, in .venv, and do it once.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-real bench-reconstruct models container test-container clean
+.PHONY: help demo test check bench bench-real bench-reconstruct bench-quality models container test-container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -46,7 +46,12 @@ bench-reconstruct: .venv/.ready ## tiled prediction against the reference's sche
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
 	$(BIN)/python benchmarks/reconstruct.py --figure docs/figures/reconstruct_cost.png
 
-models: .venv/.ready ## train the models of resources/models on simulated data (half an hour)
+bench-quality: .venv/.ready ## scores of our models, the published ways and doing nothing (under 20 minutes)
+	@$(BIN)/python -c 'import monai, openvino' 2> /dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
+	$(BIN)/python benchmarks/fusion_quality.py $(if $(wildcard ../shared/data),--real ../shared/data)
+
+models: .venv/.ready ## train the models of resources/models on simulated data (an hour and a half on two cores)
 	$(BIN)/python benchmarks/models.py
 
 container: ## build the challenge's container (CPU variant) and write the file to upload; needs docker or podman

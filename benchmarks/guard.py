@@ -45,7 +45,7 @@ from lightsheet.fuse.measure import measure
 from lightsheet.fuse.parity import READINGS, predict_block
 from lightsheet.simulate.dataset import pair_from_stack, simulate_pair
 from lightsheet.simulate.presets import PRESETS
-from unseen import other_microscope, unseen_pair
+from lightsheet.simulate.variety import WIDE, drawn_pair, other_microscope
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS, MOST_LOSSES = -0.02, 0.02
@@ -116,7 +116,7 @@ def cases(channel: Channel, number: int, seed: int, shape: ZYX) -> Iterator[Case
     """Yield the cases of one number."""
     studies = [study for study, preset in PRESETS.items() if channel in preset.channels]
     known = simulate_pair(studies[number % len(studies)], channel, seed, shape)
-    new = unseen_pair(channel, seed, shape)
+    new = drawn_pair(channel, seed, shape, WIDE)
     yield Case("seen", channel, known.view, known.fused, known.spacing_um)
     yield Case("unseen", channel, new.view, new.fused, new.spacing_um)
     one = (known, new)[number % 2]

@@ -1,8 +1,11 @@
-"""Train the models in resources/models: one generalist for each channel, on simulated volumes of all studies.
+"""Train the models in resources/models on simulated volumes: a generalist, and from it one for each kind.
 
-``make models`` runs this. It goes on where it was stopped. The weights are kept as fp16, some 4 MB a model,
+``make models`` runs this. It goes on where it was stopped. The generalist sees nuclei and membranes of all
+studies of the challenge and of drawn ones (simulate_dataset.py --study any); the others start from its
+weights and go on with one channel, or with one study and channel. Weights are kept as fp16, 4 MB a model,
 and exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes.
-The guard is fitted on the validation volumes and on simulated studies that were not trained on (unseen.py).
+The guards are fitted on validation volumes, new specimens of the studies, and simulated studies from ranges
+that were not trained on (unseen.py).
 """
 
 import argparse
@@ -14,101 +17,158 @@ from demo import CHANNELS, GROUPS, ROOT, run
 
 sys.path.insert(0, str(ROOT / "Source"))
 
-from lightsheet.core.model_folder import load_state, open_model, save_model
+from lightsheet.core.model_folder import GUARD, SETTINGS, load_state, open_model, save_model
 from lightsheet.fuse.openvino_runtime import has_openvino
+from lightsheet.simulate.presets import PRESETS
+from lightsheet.simulate.variety import DRAWN_STUDY
 
-STUDIES = {"nucleus": (1, 2, 3, 4, 5), "membrane": (1, 3)}
+GENERALIST = "Generalist"
+SETS = {
+    f"Study{study}_{channel.title()}": (study, channel)
+    for channel in CHANNELS
+    for study, preset in PRESETS.items()
+    if channel in preset.channels
+}
+BY_CHANNEL = {f"{GENERALIST}_{channel.title()}": channel for channel in CHANNELS}
+MODELS = (GENERALIST, *BY_CHANNEL, *SETS)
 AUGMENTATIONS = ROOT / "resources" / "settings" / "other_optics.json"
 LOSS = ("--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1)
 FIRST_UNSEEN = 50_000
+SPECIALIST_RATE = 5e-4
 
 
 def main() -> int:
-    """Train a model for each channel and write its folder, with its export and its guard."""
+    """Simulate, train, and write the model folders with their exports and guards."""
+    arguments = parse()
+    simulate(arguments)
+    unseen = unseen_lists(arguments)
+    for name in MODELS:
+        if name not in arguments.only:
+            continue
+        trained = train(name, arguments)
+        shipped = arguments.models / name
+        ship(trained, shipped)
+        val_list = arguments.output / "lists" / f"{name}_val.csv"
+        if has_openvino():
+            if not (shipped / "openvino").is_dir():
+                run("export_models.py", shipped, "--val_list", val_list, "--data_root", arguments.output)
+        else:
+            sys.stdout.write(f"{shipped}: not exported for CPUs, OpenVINO is not installed\n")
+        if not (shipped / GUARD).is_file():
+            samples = ["--samples", arguments.samples, "--seed", arguments.seed]
+            lists = ["--val_list", unseen[name], "--data_root", arguments.output]
+            run("calibrate_guard.py", shipped, *lists, *samples)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--output", type=Path, default=Path("runs/models"), help="folder of data and trainings"
     )
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
-    parser.add_argument("--minutes", type=float, default=10.0, help="training time for each channel")
-    parser.add_argument("--volumes", type=int, default=30, help="simulated volumes for each channel")
-    parser.add_argument("--shape", default="48,160,160", help="their size (Z,Y,X), voxels")
-    parser.add_argument("--unseen", type=int, default=60, help="specimens of unseen studies for each guard")
+    parser.add_argument("--minutes", type=float, default=20.0, help="training time of the generalist")
+    parser.add_argument("--set_minutes", type=float, default=3.0, help="training time of each of the others")
+    parser.add_argument("--volumes", type=int, default=12, help="simulated volumes of each study and channel")
+    parser.add_argument("--drawn", type=int, default=40, help="volumes of drawn studies for each channel")
+    parser.add_argument("--shape", default="48,160,160", help="size of volumes (Z,Y,X), voxels")
+    parser.add_argument("--patch_size", default="32,64,64", help="training patch (Z,Y,X), voxels")
+    parser.add_argument("--unseen", type=int, default=40, help="specimens of unseen studies for the guards")
+    parser.add_argument("--unseen_shape", default="40,128,128", help="their size (Z,Y,X), voxels")
     parser.add_argument("--samples", type=int, default=150, help="views for each guard")
     parser.add_argument("--seed", type=int, default=100, help="of specimens, lists and training")
-    arguments = parser.parse_args()
-    for channel in CHANNELS:
-        work = arguments.output / channel
-        lists = simulated(work, channel, arguments)
-        trained = work / f"Generalist_{channel.title()}"
-        files = ["--data_root", work / "h5", "--train_list", lists["train"], "--val_list", lists["val"]]
-        budget = ["--patch_size", "32,64,64", "--max_minutes", arguments.minutes, "--seed", arguments.seed]
-        recipe = ["--augmentations", AUGMENTATIONS, *LOSS]
-        run("train_script.py", "--image_groups", GROUPS, *files, "--output_path", trained, *budget, *recipe)
-        shipped = arguments.models / trained.name
-        ship(trained, shipped)
-        if has_openvino():
-            run("export_models.py", shipped, "--val_list", lists["val"], "--data_root", work / "h5")
-        else:
-            sys.stdout.write(f"{shipped}: not exported for CPUs, OpenVINO is not installed\n")
-        unseen = unseen_list(work, channel, lists["val"], arguments)
-        samples = ["--samples", arguments.samples, "--seed", arguments.seed]
-        run("calibrate_guard.py", shipped, "--val_list", unseen, "--data_root", work, *samples)
-    return 0
+    parser.add_argument("--only", nargs="+", default=MODELS, help="which models")
+    parser.add_argument("--options", nargs="+", default=[], help="flags for train_script.py, no dashes")
+    return parser.parse_args()
 
 
-def simulated(work: Path, channel: str, arguments: argparse.Namespace) -> dict[str, Path]:
-    """Simulate and convert volumes of all studies; the lists for training and validation."""
-    studies = STUDIES[channel]
-    for study in studies:
-        kind = ["--study", study, "--channel", channel, "--shape", arguments.shape]
-        number = ["--count", arguments.volumes // len(studies), "--first_id", 1000 * study]
-        where = work / "tiff" / f"study{study}"
-        run("simulate_dataset.py", where, *kind, *number, "--seed", arguments.seed)
+def simulate(arguments: argparse.Namespace) -> None:
+    """Simulate and convert the volumes, and divide them: lists/NAME_train.csv and NAME_val.csv."""
+    work, seed = arguments.output, ["--seed", arguments.seed]
+    common = ["--shape", arguments.shape, "--workers", 2, *seed]
+    kinds = [(str(study), study, channel, arguments.volumes) for study, channel in SETS.values()]
+    kinds += [("any", DRAWN_STUDY, channel, arguments.drawn) for channel in CHANNELS]
+    for number, (study, label, channel, count) in enumerate(kinds):
+        where = work / "tiff" / f"study{label}_{channel}"
+        kind = ["--study", study, "--channel", channel, "--count", count, "--first_id", 1000 * number]
+        run("simulate_dataset.py", where, *kind, *common)
     run("convert_images.py", work / "tiff", work / "h5", "--workers", 2)
-    shares = ["--val_share", 0.15, "--test_share", 0, "--seed", arguments.seed]
+    shares = ["--val_share", 0.15, "--test_share", 0, *seed]
     run("create_splits.py", work / "h5", "--output_path", work / "splits", *shares)
-    return {part: joined(work / "splits", channel, part) for part in ("train", "val")}
+    for name in MODELS:
+        for part in ("train", "val"):
+            study, channel = SETS.get(name, ("*", BY_CHANNEL.get(name, "*")))
+            pattern = f"Study{study}_{channel}_{part}.csv"
+            join(sorted((work / "splits").glob(pattern)), work / "lists" / f"{name}_{part}.csv")
 
 
-def unseen_list(work: Path, channel: str, val_list: Path, arguments: argparse.Namespace) -> Path:
-    """Simulate what the guard is fitted on; the list of it and the validation volumes.
-
-    Two of three specimens are of studies that the model has not seen, the others of those it has.
-    """
-    new, studies = work / "unseen", STUDIES[channel]
-    for study in studies:
-        kind = ["--study", study, "--channel", channel, "--shape", "40,128,128"]
-        number = ["--count", arguments.unseen // 2 // len(studies), "--first_id", 1000 * study]
-        seed = ["--seed", FIRST_UNSEEN + arguments.seed]
-        run("simulate_dataset.py", new / "tiff" / f"study{study}", *kind, *number, *seed)
-    count = ["--count", str(arguments.unseen), "--seed", str(FIRST_UNSEEN + arguments.seed)]
-    script = [sys.executable, str(ROOT / "benchmarks" / "unseen.py"), str(new / "tiff"), "--channel", channel]
-    subprocess.run([*script, *count], check=True)
-    run("convert_images.py", new / "tiff", new / "h5", "--workers", 2)
-    views = sorted(str(path.relative_to(work)) for path in (new / "h5").rglob("*_angle.h5"))
-    pairs = [(name, name.replace("_angle.h5", "_fused.h5")) for name in views]
-    for line in val_list.read_text().split():
-        view, fused = line.split(";")
-        pairs.append((f"h5/{view}", f"h5/{fused}"))
-    target = work / "guard.csv"
-    target.write_text("".join(f"{view};{fused}\n" for view, fused in pairs))
-    return target
+def join(lists: list[Path], target: Path) -> None:
+    """Write several lists as one, with paths relative to the folder above h5."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines = [line for one in lists for line in one.read_text().split()]
+    target.write_text("".join(";".join(f"h5/{path}" for path in line.split(";")) + "\n" for line in lines))
 
 
-def joined(folder: Path, channel: str, part: str) -> Path:
-    """One list of all studies."""
-    target = folder / f"all_{channel}_{part}.csv"
-    target.write_text("".join(p.read_text() for p in sorted(folder.glob(f"Study*_{channel}_{part}.csv"))))
+def train(name: str, arguments: argparse.Namespace) -> Path:
+    """Train a model; one of a set starts from the generalist."""
+    work = arguments.output
+    target = work / "trained" / name
+    lists = [work / "lists" / f"{name}_{part}.csv" for part in ("train", "val")]
+    files = ["--data_root", work, "--train_list", lists[0], "--val_list", lists[1]]
+    minutes = arguments.minutes if name == GENERALIST else arguments.set_minutes
+    budget = ["--patch_size", arguments.patch_size, "--max_minutes", minutes, "--seed", arguments.seed]
+    recipe = ["--augmentations", AUGMENTATIONS, *LOSS]
+    if name != GENERALIST:
+        recipe += ["--pretrained", work / "trained" / GENERALIST, "--learning_rate", SPECIALIST_RATE]
+    recipe += [word if number % 2 else f"--{word}" for number, word in enumerate(arguments.options)]
+    if not (target / SETTINGS).is_file():
+        run("train_script.py", "--image_groups", GROUPS, *files, "--output_path", target, *budget, *recipe)
     return target
 
 
 def ship(trained: Path, target: Path) -> None:
-    """Write the model again with weights of half precision."""
+    """Write the model again with weights of half precision, unless it is there already."""
     model = open_model(trained)
     card = (trained / "README.md").read_text(encoding="utf-8")
+    if target.is_dir() and (target / "README.md").read_text(encoding="utf-8").strip() == card.strip():
+        sys.stdout.write(f"{target}: is there already\n")
+        return
     save_model(target, model.settings, load_state(model), model.fingerprint, model.scores, card, half=True)
     sys.stdout.write(f"{target}: written\n")
+
+
+def unseen_lists(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Simulate what the guards are fitted on; for each model a list of it and the validation volumes.
+
+    Half of the specimens are of studies from ranges that were not trained on, half new ones of the known.
+    """
+    work, seed = arguments.output / "unseen", FIRST_UNSEEN + arguments.seed
+    for channel in CHANNELS:
+        studies = [study for study, chosen in SETS.values() if chosen == channel]
+        for study in studies:
+            kind = ["--study", study, "--channel", channel, "--shape", arguments.unseen_shape, "--seed", seed]
+            number = ["--count", max(1, arguments.unseen // len(studies)), "--first_id", 1000 * study]
+            run("simulate_dataset.py", work / "tiff" / f"study{study}_{channel}", *kind, *number)
+        drawn = work / "tiff" / f"drawn_{channel}"
+        script = [sys.executable, str(ROOT / "benchmarks" / "unseen.py"), str(drawn)]
+        count = ["--channel", channel, "--count", str(arguments.unseen), "--seed", str(seed)]
+        subprocess.run([*script, *count, "--shape", arguments.unseen_shape], check=True)
+    run("convert_images.py", work / "tiff", work / "h5", "--workers", 2)
+    return {name: guard_list(name, arguments) for name in MODELS}
+
+
+def guard_list(name: str, arguments: argparse.Namespace) -> Path:
+    """List what the guard of one model is fitted on."""
+    work = arguments.output
+    study, channel = SETS.get(name, ("*", BY_CHANNEL.get(name, "*")))
+    made = work / "unseen" / "h5"
+    folders = sorted({*made.glob(f"study{study}_{channel}"), *made.glob(f"drawn_{channel}")})
+    views = [path.relative_to(work) for folder in folders for path in sorted(folder.glob("*_angle.h5"))]
+    lines = [f"{view};{str(view).replace('_angle.h5', '_fused.h5')}\n" for view in views]
+    target = work / "lists" / f"{name}_guard.csv"
+    target.write_text("".join(lines) + (work / "lists" / f"{name}_val.csv").read_text())
+    return target
 
 
 if __name__ == "__main__":

@@ -325,6 +325,14 @@ def test_results_of_an_earlier_run_inside_the_folder_are_no_views(tmp_path: Path
     assert [job.view for job in plan_jobs(settings_for(tmp_path, tmp_path / "out"))] == [tmp_path / "a.tif"]
 
 
+def test_further_views_of_a_specimen_are_no_views_to_fuse_by_themselves(tmp_path: Path) -> None:
+    for name in ("a_angle.tif", "a_angle2.tif", "a_angle3.tif", "a_fused.tif"):
+        (tmp_path / name).write_bytes(b"")
+    assert [job.view.name for job in plan_jobs(settings_for(tmp_path, tmp_path / "out"))] == ["a_angle.tif"]
+    (tmp_path / "a_angle.tif").rename(tmp_path / "plain.tif")
+    assert [job.view.name for job in plan_jobs(settings_for(tmp_path, tmp_path / "out"))] == ["plain.tif"]
+
+
 def test_inputs_that_can_not_be(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing: expected views to fuse, got no such file or folder"):
         plan_jobs(settings_for(tmp_path / "nothing", tmp_path / "out"))

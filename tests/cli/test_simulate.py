@@ -48,6 +48,39 @@ def test_both_channels_give_pairs_with_labels_and_a_sidecar(tmp_path):
     assert optics[0]["counts_per_photon"] > 0
 
 
+def test_further_views_are_written_and_the_first_is_as_without_them(tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
+    assert main([str(one), *SMALL]) == 0
+    assert main([str(three), *SMALL, "--write_views", "3"]) == 0
+    plain, all_views = hashes(one), hashes(three)
+    extra = {"image_0_nucleus_angle2.tif", "image_0_nucleus_angle3.tif"}
+    assert set(all_views) == set(plain) | extra
+    assert all(all_views[name] == plain[name] for name in plain if name.endswith(".tif"))
+    views = [tifffile.imread(three / f"image_0_nucleus_angle{n}.tif").astype(float) for n in ("", 2, 3)]
+    fused = tifffile.imread(three / "image_0_nucleus_fused.tif").astype(float)
+    mean = np.corrcoef(np.mean(views, axis=0).ravel(), fused.ravel())[0, 1]
+    for view in views:  # another side of the same specimen
+        assert 0.3 < np.corrcoef(view.ravel(), fused.ravel())[0, 1] < mean
+    assert len({view.tobytes() for view in views}) == 3
+
+
+def test_drawn_studies_differ_from_image_to_image_and_are_the_same_again(tmp_path):
+    flags = [*SMALL[:2], "--count", "4", "--study", "any", "--write_views", "4"]
+    for name in ("a", "b"):
+        assert main([str(tmp_path / name), *flags]) == 0
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    said = []
+    for number in range(4):
+        with tifffile.TiffFile(tmp_path / "a" / f"image_{number}_nucleus_angle4.tif") as tiff:
+            said.append(tiff.shaped_metadata[0])
+    assert {one["study"] for one in said} == {6}
+    assert len({one["PhysicalSizeX"] for one in said}) == 4
+    optics = json.loads((tmp_path / "a" / "simulation.json").read_text())["images"]
+    views = [optics[f"image_{number}_nucleus"]["parameters"]["views"] for number in range(4)]
+    assert len({one[0]["counts_per_photon"] for one in views}) == 4
+    assert all(one[0]["counts_per_photon"] == one[1]["counts_per_photon"] for one in views)
+
+
 def test_same_seed_same_bytes_with_any_number_of_workers(tmp_path):
     arguments = [*SMALL, "--count", "3", "--seed", "9"]
     one, two, other = (tmp_path / name for name in ("one", "two", "other"))
@@ -165,6 +198,12 @@ def test_a_published_stack(tmp_path):
         (["--scale", "2"], "--scale: expected a number above 0 and at most 1, got 2"),
         (["--shape", "4,40,40"], "--shape: expected at least (8, 32, 32) voxels"),
         (["--views", "9"], "--views: expected 2 to 4, got 9"),
+        (["--study", "0"], "--study: expected one of 1, 2, 3, 4, 5, got 0"),
+        (["--write_views", "5"], "--write_views: expected 1 to 4, the views that are fused (--views), got 5"),
+        (["--write_views", "3", "--views", "2"], "--write_views: expected 1 to 2"),
+        (["--study", "any", "--views", "2"], "--views: expected none with --study any"),
+        (["--study", "any", "--spacing_um", "1,1,1"], "--spacing_um: expected none with --study any"),
+        (["--study", "any", "--misregistration_um", "1"], "--misregistration_um: expected none"),
         (["--count", "0"], "--count: expected at least 1, got 0"),
         (["--workers", "0"], "--workers: expected at least 1, got 0"),
         (["--seed", "-1"], "--seed: expected a number from 0 on, got -1"),
@@ -184,6 +223,8 @@ def test_wrong_settings_are_told_in_one_line(flags, message, tmp_path, capsys):
     [
         (["--channel", "both"], "--channel: expected nucleus or membrane for a real stack, got both"),
         (["--views", "3"], "--views: expected no number with --from_volume"),
+        (["--write_views", "2"], "--write_views: expected 1 with --from_volume, got 2"),
+        (["--study", "any"], "--study: expected a number with --from_volume, got any"),
         (["--shape", "8,50,32"], "--shape: expected at most (16, 40, 44) voxels"),
     ],
 )

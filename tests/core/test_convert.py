@@ -48,8 +48,10 @@ def test_broken_files_are_redone(tmp_path: Path, damage: str) -> None:
     np.testing.assert_array_equal(ConvertedVolume(target).counts(ALL), embryo(SHAPE))
 
 
-@pytest.mark.parametrize("name", ["image_1_nucleus_fused.tif", "image_1_nucleus_fused.ome.tif"])
-def test_fused_volumes_get_the_image_only(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["image_1_nucleus_fused.tif", "image_1_nucleus_fused.ome.tif", "image_1_nucleus_angle2.tif"]
+)
+def test_fused_volumes_and_further_views_get_the_image_only(tmp_path: Path, name: str) -> None:
     given = Overrides(channel="nucleus", study=1)
     convert_file(source_in(tmp_path, name), tmp_path / "f.h5", overrides=given)
     volume = ConvertedVolume(tmp_path / "f.h5")

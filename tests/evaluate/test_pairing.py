@@ -34,8 +34,9 @@ def test_names_keep_their_dots_and_roles() -> None:
     assert channel_in_name("image_1_nucleusish") is None
 
 
-def test_view_and_fused_may_share_a_folder_with_labels() -> None:
-    folder = paths("s/a_nucleus_angle.tif", "s/a_nucleus_fused.tif", "s/a_nucleus_labels.tif")
+def test_view_and_fused_may_share_a_folder_with_labels_and_further_views() -> None:
+    names = ("angle", "fused", "labels", "angle2", "angle3")
+    folder = paths(*(f"s/a_nucleus_{name}.tif" for name in names))
     pairing = pair_by_name(paths("p/a_nucleus_angle.tif"), folder, folder)
     (triple,) = pairing.triples
     assert (triple.name, triple.view, triple.fused) == ("a_nucleus", folder[0], folder[1])

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 
 from lightsheet.core.axes import RAW_IMAGE
-from lightsheet.core.errors import ModelError
+from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.model_folder import GUARD, ModelFolder, ModelSettings, open_model, save_model
 from lightsheet.core.splits import read_pairs
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_info, read_volume, write_volume
 from lightsheet.fuse.calibrate import Sample, calibrate, fit_guard, fit_shares, losses_left, what_it_would_do
+from lightsheet.fuse.confidence import GainSums, GainTable, table_of
 from lightsheet.fuse.data import open_pair
 from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
 from lightsheet.fuse.fuse_file import Fused, Fuser
@@ -208,6 +210,58 @@ def test_the_gate_scales_the_correction(folder: ModelFolder, tmp_path: Path, res
     assert np.abs(prediction - view)[inside].max() > 20
 
 
+def test_the_map_of_gains_is_told_beside_the_result(folder: ModelFolder, tmp_path: Path) -> None:
+    # a quarter of the error goes where little is changed, half of it elsewhere
+    table = GainTable(np.array([0.1], np.float32), np.array([], np.float32), np.float32([[0.25], [0.5]]))
+    guarded = with_guard(folder, -1.0, gates=(0.5, 0.5), gains=table)
+    fuse(guarded, tmp_path, "result.tif", confidence=True)
+    told = read_volume(tmp_path / "result_confidence.tif").data
+    view, result = (read_volume(tmp_path / name).data.astype(float) for name in ("view.tif", "result.tif"))
+    low, high = np.percentile(view, (2, 99.8))
+    # half of the correction was applied, which leaves 1 - 0.5 * 1.5 of what the whole takes away
+    changed = uniform_filter(np.abs(result - view) * 2 / (high - low), (1, 9, 9), mode="nearest")
+    assert set(np.unique(told)) == {188, 375}
+    clear = np.abs(changed - 0.1) > 0.005
+    np.testing.assert_array_equal((told == 375)[clear], (changed > 0.1)[clear])
+    said = json.loads((tmp_path / "result_confidence.json").read_text())
+    assert said == {
+        "view": "view.tif",
+        "expected_n_ssim": pytest.approx(1 - math.exp(-1), abs=1e-3),
+        "gate": 0.5,
+    }
+    fuse(with_guard(folder, 0.5, gains=table), tmp_path, "kept.ome.tif", confidence=True)
+    assert not read_volume(tmp_path / "kept_confidence.ome.tif").data.any()
+    assert json.loads((tmp_path / "kept_confidence.json").read_text())["expected_n_ssim"] == 0
+
+
+def test_gains_that_are_not_to_be_had(folder: ModelFolder, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected a guard\.json for --confidence, got none; make one with"):
+        fuse(folder, tmp_path, "result.tif", confidence=True)
+    with pytest.raises(ModelError, match=r"expected a guard\.json that tells gains"):
+        fuse(with_guard(folder, -1.0), tmp_path, "result.tif", confidence=True)
+    with pytest.raises(
+        SettingsError, match="--confidence: expected the guard, which tells it, got --no_guard"
+    ):
+        fuse(folder, tmp_path, "result.tif", confidence=True, guard=False)
+    assert not (tmp_path / "result.tif").exists()
+
+
+def test_gains_are_those_of_the_held_out_volumes_by_size_of_the_change_and_brightness() -> None:
+    rng = np.random.default_rng(0)
+    view = np.repeat(np.float32([0.1, 0.6]), 40)[None, :, None] * np.ones((150, 80, 80), np.float32)
+    fused = view + np.where(rng.random(view.shape) < 0.5, np.float32(0.2), np.float32(-0.2))
+    prediction = view.copy()
+    prediction[:, 40:] += 0.75 * (fused - view)[:, 40:]  # bright places are mended, dark ones left
+    sums = GainSums()
+    sums.add(view, prediction, fused)
+    gains = sums.table().at(view, prediction, 1.0)
+    assert gains[:, 50:].mean() == pytest.approx(0.75, abs=0.05)
+    assert gains[:, :30].mean() == pytest.approx(0.0, abs=0.05)
+    np.testing.assert_allclose(sums.table().at(view, prediction, 0.5), 0.75 * gains, atol=1e-6)
+    again = table_of(json.loads(json.dumps(sums.table().as_json())))
+    np.testing.assert_allclose(again.gains, sums.table().gains, atol=1e-5)
+
+
 def test_a_run_that_is_done_is_kept_with_its_gate_and_another_guard_makes_it_anew(
     folder: ModelFolder, tmp_path: Path
 ) -> None:
@@ -229,6 +283,7 @@ def test_a_run_that_is_done_is_kept_with_its_gate_and_another_guard_makes_it_ane
         ({"samples": [[1.0, 2.0]]}, "features"),
         ({"processes": []}, "gates"),
         ({"shares": []}, "differ in number"),
+        ({"gains": {"changes": [1.0], "brightness": [], "gains": [[1.0]]}}, "gains of 2 rows expected"),
         ({"centre": None}, "guard.json can't be used"),
     ],
 )
@@ -249,6 +304,8 @@ def test_a_guard_survives_its_file(folder: ModelFolder) -> None:
     (folder.path / GUARD).write_text(json.dumps(guard.as_json(folder)))
     read = guard_of(open_model(folder.path))
     assert read is not None
+    assert read.gains is not None
+    np.testing.assert_allclose(read.gains.gains, guard.gains.gains, atol=1e-5)  # type: ignore[union-attr]
     for quality in (-0.4, 0.0, 0.3):
         features = {"quality": quality, "other": 1.0}
         before, after = guard.judge(features), read.judge(features)

@@ -20,7 +20,7 @@ from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_volume, write_volume
 from lightsheet.fuse.fuse_file import Fuser
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.job import spread_path
+from lightsheet.fuse.job import beside
 from lightsheet.fuse.journal import Journal, journal_folder
 from networks_in_memory import random_network
 
@@ -128,7 +128,7 @@ def test_killed_in_the_middle_of_several_members(
     assert in_subprocess(view, out, model, one + 5, **changes).returncode == -signal.SIGKILL
     assert json.loads((journal_folder(out) / "state.json").read_text())["member"] == 1
     assert np.array_equal(fuse(view, out, model, **changes), uninterrupted)
-    spreads = [read_volume(spread_path(path)).data for path in (tmp_path / "a.tif", out)]
+    spreads = [read_volume(beside(path, "spread")).data for path in (tmp_path / "a.tif", out)]
     assert np.array_equal(*spreads)
     assert spreads[0].max() > 0
 
@@ -163,7 +163,7 @@ def test_the_mean_over_flips_is_that_of_mirrored_views(view: Path, model: Path, 
     # Each of the four was rounded to counts and clipped at 0.
     inside = np.min(results, axis=0) > 0
     assert np.abs(mean - np.mean(results, axis=0))[inside].max() <= 1.01
-    spread = read_volume(spread_path(tmp_path / "mean.tif")).data
+    spread = read_volume(beside(tmp_path / "mean.tif", "spread")).data
     assert np.abs(spread - np.std(results, axis=0))[inside].max() <= 1.5
     assert np.std(results, axis=0).max() > 20
 

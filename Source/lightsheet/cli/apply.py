@@ -13,11 +13,11 @@ from lightsheet.core.axes import Channel, SpacingUm
 from lightsheet.core.errors import LightsheetError, NotFoundError, OutputError, SettingsError
 from lightsheet.core.progress import LOG
 from lightsheet.core.splits import read_pairs
+from lightsheet.core.view_names import MOST_VIEWS, VIEW, is_further_view
 from lightsheet.core.volume import Overrides
 from lightsheet.core.volumes import SUFFIXES, ZARR_SUFFIXES, find_volumes
 from lightsheet.fuse.fusion_settings import FusionSettings
 
-_VIEW = "_angle"
 _NOT_VIEWS = ("_fused", "_labels")
 _RESULT_SUFFIX = {"tif": ".tif", "zarr": ".ome.zarr"}
 _KEPT_SUFFIXES = (".tif", ".tiff")
@@ -51,6 +51,9 @@ class ApplySettings:
     """voxel size Z,Y,X in micrometres, if the file does not say or is wrong"""
     data_root: Path = Path()
     """folder to which the paths in a CSV list are relative"""
+    views: int = MOST_VIEWS
+    """registered views of each specimen to use at most, 1 to 4: beside NAME_angle lie NAME_angle2 and so on;
+    models trained with --views take them, others take the first only"""
     overwrite: bool = False
     """compute again what has been done before"""
 
@@ -65,10 +68,12 @@ class Job:
 
 def run(settings: ApplySettings) -> int:
     """Fuse all views; 1 if some could not be."""
+    if not 1 <= settings.views <= MOST_VIEWS:
+        raise SettingsError(f"--views: expected 1 to {MOST_VIEWS}, got {settings.views}")
     jobs = plan_jobs(settings)
     from lightsheet.fuse.fuse_file import Fuser
 
-    fuser = Fuser(settings.model, settings.fusion)
+    fuser = Fuser(settings.model, settings.fusion, views=settings.views)
     overrides = Overrides(settings.spacing_um, settings.channel, settings.study)
     if len(jobs) == 1:
         fuser.fuse(jobs[0].view, jobs[0].result, overrides, overwrite=settings.overwrite)
@@ -128,7 +133,8 @@ def _views(settings: ApplySettings) -> list[Path]:
         raise NotFoundError(f"{where}: expected views to fuse, got no such file or folder")
     results = settings.output.resolve()
     found = [path for path in find_volumes(settings.input) if results not in path.resolve().parents]
-    views = [path for path in found if _stem(path).endswith(_VIEW)]
+    views = [path for path in found if _stem(path).endswith(VIEW)]
+    found = [path for path in found if not is_further_view(path)]
     views = views or [path for path in found if not _stem(path).endswith(_NOT_VIEWS)]
     if not views:
         raise NotFoundError(

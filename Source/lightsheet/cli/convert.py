@@ -31,7 +31,8 @@ class ConvertCommand:
 
     Each file gets data/raw_image (percentile 2 is 0, percentile 99.8 is 1, not clipped),
     data/surface_distance (micrometres to the specimen's convex hull, positive inside) and data/light_map
-    (micrometres the light has gone inside the hull); files named *_fused get data/raw_image only.
+    (micrometres the light has gone inside the hull); files named *_fused, and
+    further views of a specimen (*_angle2 to *_angle4), get data/raw_image only.
     A finished file made from the same content with the same settings is kept.
     """
 

@@ -34,8 +34,9 @@ class SimulateSettings:
     """folder of the files"""
     count: int = 12
     """images of each channel"""
-    study: int | None = None
-    """study whose size, voxel size and optics are imitated (1 to 5); default 1, or the real stack's"""
+    study: int | Literal["any"] | None = None
+    """study whose size, voxel size and optics are imitated (1 to 5); default 1, or the real stack's. any:
+    each image is of a study of its own, with voxels, specimen and optics drawn; their number is 6"""
     channel: Literal["nucleus", "membrane", "both"] | None = None
     """what is stained (membrane: studies 1 and 3 only); default nucleus, or the real stack's"""
     scale: float = DEFAULT_SCALE
@@ -47,6 +48,9 @@ class SimulateSettings:
     """voxel size Z,Y,X in micrometres instead of the study's or of what the real stack says"""
     views: int | None = None
     """views that are fused, 2 to 4; default: the study's"""
+    write_views: int = 1
+    """registered views that are written for each specimen, at most as many as are fused: the first is _angle,
+    the others _angle2 and so on; for models of several views (train_script.py --views)"""
     misregistration_um: float = DEFAULT_MISREGISTRATION_UM
     """standard deviation of the shift that registration left in each fused view but the first, micrometres"""
     seed: int = 0
@@ -88,6 +92,8 @@ def _check(settings: SimulateSettings) -> None:
     for flag, value in (("seed", settings.seed), ("first_id", settings.first_id)):
         if value < 0:
             raise SettingsError(f"--{flag}: expected a number from 0 on, got {value}")
+    if settings.from_volume is not None and settings.write_views != 1:
+        raise SettingsError(f"--write_views: expected 1 with --from_volume, got {settings.write_views}")
     if settings.misregistration_um < 0:
         raise SettingsError(
             f"--misregistration_um: expected a length from 0 on, got {settings.misregistration_um:g}"
@@ -100,17 +106,27 @@ def _check(settings: SimulateSettings) -> None:
 
 def _phantom_jobs(settings: SimulateSettings) -> "list[ImageJob]":
     from lightsheet.simulate.folder import ImageJob
-    from lightsheet.simulate.optics import checked_views
+    from lightsheet.simulate.optics import MOST_VIEWS, checked_views
     from lightsheet.simulate.presets import checked_shape, preset_for
+    from lightsheet.simulate.variety import DRAWN_STUDY
 
-    study = 1 if settings.study is None else settings.study
+    given_study = 1 if settings.study is None else settings.study
+    study = DRAWN_STUDY if given_study == "any" else given_study
     chosen = settings.channel or "nucleus"
     channels: tuple[Channel, ...] = CHANNELS if chosen == "both" else (chosen,)
-    for channel in channels:
-        preset = preset_for(study, channel)
+    drawn = settings.study == "any"
+    presets = [preset_for(1 if drawn else study, channel) for channel in channels]
     views = None if settings.views is None else checked_views(settings.views)
+    fused = (MOST_VIEWS if drawn else presets[0].views) if views is None else views
+    if drawn:
+        _refuse_for_drawn(settings)
+    if not 1 <= settings.write_views <= fused:
+        raise SettingsError(
+            f"--write_views: expected 1 to {fused}, the views that are fused (--views), "
+            f"got {settings.write_views}"
+        )
     given = settings.shape
-    shape = preset.scaled_shape(settings.scale) if given is None else checked_shape(given, "--shape")
+    shape = presets[0].scaled_shape(settings.scale) if given is None else checked_shape(given, "--shape")
     numbered = enumerate((channel for channel in channels for _ in range(settings.count)), settings.first_id)
     return [
         ImageJob(
@@ -125,9 +141,19 @@ def _phantom_jobs(settings: SimulateSettings) -> "list[ImageJob]":
             misregistration_um=settings.misregistration_um,
             family=settings.metadata,
             specimen=f"simulated seed {settings.seed} study {study} {channel} {number}",
+            written_views=settings.write_views,
         )
         for number, channel in numbered
     ]
+
+
+def _refuse_for_drawn(settings: SimulateSettings) -> None:
+    """Raise when something is given that is drawn for each image."""
+    for flag in ("views", "spacing_um"):
+        if getattr(settings, flag) is not None:
+            raise SettingsError(f"--{flag}: expected none with --study any, which draws it for each image")
+    if settings.misregistration_um != DEFAULT_MISREGISTRATION_UM:
+        raise SettingsError("--misregistration_um: expected none with --study any, which draws the optics")
 
 
 def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob], NDArray[np.generic]]":
@@ -141,6 +167,8 @@ def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob],
         raise SettingsError("--channel: expected nucleus or membrane for a real stack, got both")
     if settings.views is not None:
         raise SettingsError("--views: expected no number with --from_volume, whose stack is the fused volume")
+    if settings.study == "any":
+        raise SettingsError("--study: expected a number with --from_volume, got any")
     volume = read_volume(path, Overrides(settings.spacing_um, settings.channel, settings.study))
     info = volume.info
     spacing = info.require_spacing()

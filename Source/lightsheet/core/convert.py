@@ -40,6 +40,7 @@ from lightsheet.core.h5write import (
 from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.specimen import find_specimen
 from lightsheet.core.survey import Survey, block_for, survey_volume
+from lightsheet.core.view_names import is_further_view
 from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import open_volume
 
@@ -96,7 +97,7 @@ def convert_file(
 ) -> Converted:
     """Convert one volume; keep a finished file made from the same content with the same settings.
 
-    A source whose name ends in ``_fused`` gets ``data/raw_image`` only.
+    A source whose name ends in ``_fused``, or in ``_angle2`` to ``_angle4``, gets ``data/raw_image`` only.
 
     Raises
     ------
@@ -155,8 +156,8 @@ def is_finished(target: Path, key: str) -> bool:
 
 
 def holds_only_raw(source: Path) -> bool:
-    """Whether a source is a fused volume, for which only the image is stored."""
-    return volume_stem(source).endswith("_fused")
+    """Whether only the image of a source is stored: a fused volume, or a specimen's second or later view."""
+    return volume_stem(source).endswith("_fused") or is_further_view(source)
 
 
 def volume_stem(source: Path) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lightsheet.core.axes import CHANNELS, ZYX, Channel
 from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.files import content_hash, settings_hash, written_beside
+from lightsheet.core.view_names import MOST_VIEWS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,8 @@ class ModelSettings:
     patch_zyx : training patch in voxels
     channel : "nucleus" or "membrane" it was trained on; None for both
     studies : numbers of the studies it was trained on; empty for any
+    views : registered views that the network takes, further ones behind the channels of ``image_groups``; in
+        the place of one that is missing it gets the first again
     target : what the output is; "fused" is the normalised fused intensity
     training : further settings of the training run, kept for the record
     weights_sha256 : hash of the weights file; filled in by `save_model`
@@ -61,10 +64,16 @@ class ModelSettings:
     patch_zyx: ZYX
     channel: Channel | None = None
     studies: tuple[int, ...] = ()
+    views: int = 1
     target: str = "fused"
     training: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     format_version: int = FORMAT_VERSION
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the network."""
+        return len(self.image_groups) + self.views - 1
 
 
 @dataclass(frozen=True)
@@ -238,6 +247,7 @@ def _typed(content: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: expected a list, got {values[name]!r}")
     values["image_groups"] = tuple(str(group) for group in values["image_groups"])
     values["patch_zyx"] = tuple(int(size) for size in values["patch_zyx"])
+    values["views"] = int(values.get("views", 1))
     values["studies"] = tuple(int(study) for study in values.get("studies", []))
     for name in ("distance_scale_um", "light_scale_um"):
         values[name] = float(values[name])
@@ -248,8 +258,12 @@ def _contradiction(settings: ModelSettings) -> str | None:
     groups, channels = settings.image_groups, settings.network.get("in_channels")
     if not groups:
         return "expected at least one of image_groups, got none"
-    if channels is not None and channels != len(groups):
-        return f"expected in_channels {len(groups)} for image_groups {','.join(groups)}, got {channels}"
+    if not 1 <= settings.views <= MOST_VIEWS:
+        return f"expected 1 to {MOST_VIEWS} views, got {settings.views}"
+    if channels is not None and channels != settings.channels:
+        more = f" and {settings.views} views" if settings.views > 1 else ""
+        names = ",".join(groups)
+        return f"expected in_channels {settings.channels} for image_groups {names}{more}, got {channels}"
     if len(settings.patch_zyx) != 3 or min(settings.patch_zyx) < 1:
         return f"expected patch_zyx of three sizes of at least 1, got {settings.patch_zyx}"
     if not min(settings.distance_scale_um, settings.light_scale_um) > 0:

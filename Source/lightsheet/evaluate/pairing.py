@@ -8,6 +8,7 @@ from typing import Literal
 
 from lightsheet.core.axes import CHANNELS, Channel
 from lightsheet.core.errors import NotFoundError, SettingsError
+from lightsheet.core.view_names import is_further_view
 
 Role = Literal["prediction", "view", "fused"]
 
@@ -125,11 +126,11 @@ def pair_by_list(predictions: Sequence[Path], pairs: Iterable[tuple[Path, Path]]
 
 
 def _of_role(paths: Sequence[Path], role: Role) -> list[Path]:
-    """Leave out label volumes and, in a folder of pairs, files of the other role."""
+    """Leave out label volumes, further views and, in a folder of pairs, files of the other role."""
     chosen = []
     for path in paths:
         ending = _ending(path)
-        if ending == "labels":
+        if ending == "labels" or is_further_view(path):
             continue
         if role == "view" and ending not in (*_VIEW_ENDINGS, ""):
             continue

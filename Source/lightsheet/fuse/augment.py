@@ -1,6 +1,6 @@
 """Augmentation of a pair of patches: geometry moves all of it, optics change only the view."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,21 @@ _SMALLEST_GRID = 2
 
 
 def augment(
-    channels: Floats, fused: Floats, settings: AugmentSettings, rng: np.random.Generator
+    channels: Floats,
+    fused: Floats,
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    views: Sequence[int] = (0,),
 ) -> tuple[Floats, Floats]:
     """Change a pair of patches at random.
 
     Parameters
     ----------
-    channels : (C, Z, Y, X); channel 0 is the view
+    channels : (C, Z, Y, X); channel 0 is the first view
     fused : (Z, Y, X)
     settings : probabilities and strengths
     rng : source of all randomness; the same state gives the same patches
+    views : channels whose optics are changed, each in its own way
 
     Returns
     -------
@@ -35,9 +40,10 @@ def augment(
         moved = _deform(np.concatenate((channels, fused[None])), settings, rng)
         channels, fused = moved[:-1], moved[-1]
     channels, fused = _contiguous(channels, fused)
-    if settings.clearer and rng.random() < settings.clearer:
-        channels[0] += np.float32(rng.uniform(0.0, settings.clearer_share)) * (fused - channels[0])
-    channels[0] = _other_optics(channels[0], settings, rng)
+    for view in views:
+        if settings.clearer and rng.random() < settings.clearer:
+            channels[view] += np.float32(rng.uniform(0.0, settings.clearer_share)) * (fused - channels[view])
+        channels[view] = _other_optics(channels[view], settings, rng)
     return channels, fused
 
 

@@ -15,6 +15,7 @@ from lightsheet.core.model_folder import GUARD, ModelFolder
 from lightsheet.core.progress import LOG, Progress
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.altered import Alteration, altered_view, draw_alteration
+from lightsheet.fuse.confidence import GainSums
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.fusion_settings import Device
 from lightsheet.fuse.guard import Guard, choose_gate, mix
@@ -148,7 +149,11 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
     centre, spread = places.mean(axis=0), np.maximum(places.std(axis=0), _LEAST_SPREAD)
     places = (places - centre) / spread
     processes = tuple(fit_process(places, row) for row in values)
-    return Guard(names, centre, spread, places, GATES, values, processes, _CORRECTIONS, shares)
+    gains = GainSums()
+    for sample, _ in scored:
+        whole = mix(sample.view, sample.prediction, 1.0, _CORRECTIONS, shares)
+        gains.add(sample.view, whole, sample.fused)
+    return Guard(names, centre, spread, places, GATES, values, processes, _CORRECTIONS, shares, gains.table())
 
 
 def fit_shares(samples: Sequence[Sample]) -> Floats:

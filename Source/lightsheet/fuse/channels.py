@@ -51,6 +51,16 @@ def stack_channels(
     return stacked
 
 
+def add_views(
+    channels: NDArray[np.float32], further: Sequence[NDArray[np.float32]], views: int
+) -> NDArray[np.float32]:
+    """Put further views (Z, Y, X) behind the channels; in the place of a missing one, the first again."""
+    if views == 1:
+        return channels
+    missing = [channels[0]] * (views - 1 - len(further))
+    return np.concatenate((channels, np.stack((*further, *missing))))
+
+
 def check_groups(groups: Sequence[str]) -> None:
     """Raise unless all groups are known, each is there once and the image comes first."""
     known = ", ".join(IMAGE_GROUPS)

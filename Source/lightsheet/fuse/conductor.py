@@ -133,13 +133,15 @@ class Conductor(pl.Callback):
         if trainer.is_global_zero and self._records is not None:
             course = module.course
             result = self._validator(module.network, module.kept_weights(), module.device)
+            loss, physics = module.take_mean_losses()
             row = {
                 "epoch": -(-course.step // self._steps_per_epoch),
                 "step": course.step,
                 "samples": course.step * self._settings.batch_size * trainer.world_size,
                 "minutes": course.elapsed_s / 60,
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-                "loss": module.take_mean_loss(),
+                "loss": loss,
+                "physics": physics,
                 "n_ssim_tf": result.mean_tf,
                 "n_ssim_3d": result.mean_three_d,
                 "n_ssim": result.score,

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightsheet.core.axes import RAW_IMAGE, ZYX, Channel, Region
+from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, ZYX, Channel, Region
 from lightsheet.core.errors import MetadataError, SettingsError, SplitError, VolumeError
 from lightsheet.core.h5 import ConvertedVolume
 from lightsheet.core.progress import LOG
 from lightsheet.core.splits import Pair, read_pairs
+from lightsheet.core.view_names import further_view, further_views
 from lightsheet.fuse.augment import augment
-from lightsheet.fuse.channels import check_groups, stack_channels
+from lightsheet.fuse.channels import add_views, check_groups, stack_channels
+from lightsheet.fuse.degradation import Degradation
+from lightsheet.fuse.physics import numbers_of
 from lightsheet.fuse.sampler import draw_region, generator_of_sample, volume_of_sample
 from lightsheet.fuse.settings import AugmentSettings, TrainSettings
 
@@ -35,6 +38,8 @@ class OpenPair:
     groups: tuple[str, ...]
     distance_scale_um: float
     light_scale_um: float
+    views: int = 1
+    further: tuple[ConvertedVolume, ...] = ()
 
     @property
     def shape_zyx(self) -> ZYX:
@@ -45,7 +50,8 @@ class OpenPair:
         """Read the input channels (C, Z, Y, X) and the fused intensity (Z, Y, X) of a region."""
         arrays = {group: self.view.read(group, region) for group in self.groups}
         channels = stack_channels(self.groups, arrays, self.distance_scale_um, self.light_scale_um)
-        return channels, self.fused.read(RAW_IMAGE, region)
+        more = [view.read(RAW_IMAGE, region) for view in self.further[: self.views - 1]]
+        return add_views(channels, more, self.views), self.fused.read(RAW_IMAGE, region)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,18 @@ def _check_disjoint(pairs: dict[str, list[Pair]], lists: dict[str, Path]) -> Non
 
 def _open_pair(pair: Pair, settings: TrainSettings) -> OpenPair:
     opened = open_pair(
-        pair, settings.image_groups, settings.distance_scale_um, settings.light_scale_um, " (--image_groups)"
+        pair,
+        settings.image_groups,
+        settings.distance_scale_um,
+        settings.light_scale_um,
+        settings.views,
+        flag=" (--image_groups)",
     )
+    if len(opened.further) < settings.views - 1:
+        missing = further_view(pair.view, len(opened.further) + 2)
+        raise VolumeError(
+            f"{missing}: expected a further view of {pair.view.name} (--views), got no such file"
+        )
     for name in ("channel", "study"):
         wanted, got = getattr(settings, name), getattr(opened.view.info, name)
         if wanted is not None and got is not None and wanted != got:
@@ -117,9 +133,17 @@ def _open_pair(pair: Pair, settings: TrainSettings) -> OpenPair:
 
 
 def open_pair(
-    pair: Pair, groups: tuple[str, ...], distance_scale_um: float, light_scale_um: float, flag: str = ""
+    pair: Pair,
+    groups: tuple[str, ...],
+    distance_scale_um: float,
+    light_scale_um: float,
+    views: int = 1,
+    *,
+    flag: str = "",
 ) -> OpenPair:
-    """Open a pair and check its shapes and groups; ``flag`` names what to change when a group is missing.
+    """Open a pair, with further views as far as there are any, and check its shapes and groups.
+
+    ``flag`` names what to change when a group is missing.
 
     Raises
     ------
@@ -127,18 +151,20 @@ def open_pair(
         When view and fused differ in shape, or a file lacks a group.
     """
     view, fused = ConvertedVolume(pair.view), ConvertedVolume(pair.fused)
-    if view.shape_zyx != fused.shape_zyx:
-        raise VolumeError(
-            f"{pair.fused}: expected the shape of its view {pair.view.name}, {view.shape_zyx}, "
-            f"got {fused.shape_zyx}"
-        )
+    further = tuple(ConvertedVolume(path) for path in further_views(pair.view, views))
+    for other in (fused, *further):
+        if view.shape_zyx != other.shape_zyx:
+            raise VolumeError(
+                f"{other.path}: expected the shape of its view {pair.view.name}, {view.shape_zyx}, "
+                f"got {other.shape_zyx}"
+            )
     for volume, wanted in ((view, groups), (fused, (RAW_IMAGE,))):
         for group in wanted:
             if group not in volume.groups:
                 raise VolumeError(
                     f"{volume.info.source}: expected the group {group}{flag}, got {', '.join(volume.groups)}"
                 )
-    return OpenPair(view, fused, groups, distance_scale_um, light_scale_um)
+    return OpenPair(view, fused, groups, distance_scale_um, light_scale_um, views, further)
 
 
 def fit_patch(wanted: ZYX, pairs: Sequence[OpenPair], stride_zyx: ZYX) -> ZYX:
@@ -178,8 +204,11 @@ def samples_per_epoch(settings: TrainSettings, pairs: Sequence[OpenPair], patch_
     return -(-wanted // step) * step
 
 
-class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+class PatchDataset(Dataset[tuple[Tensor, ...]]):
     """Training patches by the number of the sample: channels (C, Z, Y, X) and fused (1, Z, Y, X).
+
+    With physics also the view as it was recorded (1, Z, Y, X), the path of its light in micrometres (the
+    same) and the numbers of the pair's forward model, see `fuse.physics`; both are turned with the patch.
 
     Parameters
     ----------
@@ -188,6 +217,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     foreground_share : share of the patches that contain a voxel of the specimen
     augmentations : what is changed at random
     seed : same seed, same patches
+    physics : forward model of each pair
     """
 
     def __init__(
@@ -197,23 +227,51 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         foreground_share: float,
         augmentations: AugmentSettings,
         seed: int,
+        physics: Sequence[Degradation] | None = None,
     ) -> None:
         self._pairs = list(pairs)
         self._patch = patch_zyx
         self._share = foreground_share
         self._augmentations = augmentations
         self._seed = seed
+        self._physics = physics
         self._foreground: dict[int, NDArray[Any]] = {}
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         """Cut and augment the patch of one sample."""
         index = volume_of_sample(self._seed, number, len(self._pairs))
         pair, rng = self._pairs[index], generator_of_sample(self._seed, number)
         if index not in self._foreground:
             self._foreground[index] = pair.view.foreground_index()
         region = draw_region(pair.shape_zyx, self._patch, self._foreground[index], self._share, rng)
-        channels, fused = augment(*pair.read(region), self._augmentations, rng)
-        return torch.from_numpy(channels), torch.from_numpy(fused[None])
+        channels, fused = pair.read(region)
+        views = views_of(len(pair.groups), pair.views)
+        if self._physics is None:
+            channels, fused = augment(channels, fused, self._augmentations, rng, views)
+            leave_out_views(channels, views, rng)
+            return torch.from_numpy(channels), torch.from_numpy(fused[None])
+        # what comes behind the network's channels is turned with them, but its optics are left as they were
+        path = pair.view.read(LIGHT_MAP, region)
+        more, fused = augment(
+            np.stack((*channels, channels[0], path)), fused, self._augmentations, rng, views
+        )
+        leave_out_views(more, views, rng)
+        numbers = numbers_of(self._physics[index], pair.view.info.require_spacing())
+        parts = (more[:-2], fused[None], more[-2:-1], more[-1:])
+        return *(torch.from_numpy(part) for part in parts), numbers
+
+
+def views_of(groups: int, views: int) -> tuple[int, ...]:
+    """Channels that are views: the first, and those behind the channels of the groups."""
+    return (0, *range(groups, groups + views - 1))
+
+
+def leave_out_views(channels: NDArray[np.float32], views: Sequence[int], rng: np.random.Generator) -> None:
+    """Put the first view in the place of some others, in place; how many is drawn, each number as likely."""
+    if len(views) > 1:
+        kept = int(rng.integers(1, len(views) + 1))
+        for channel in views[kept:]:
+            channels[channel] = channels[0]
 
 
 def validation_region(

@@ -125,7 +125,7 @@ def validation_pairs(folder: ModelFolder, val_list: Path, data_root: Path) -> "l
             f"got {' and '.join(sorted({str(channel) for channel in channels}))}"
         )
     scales = model.distance_scale_um, model.light_scale_um
-    return [open_pair(pair, model.image_groups, *scales) for pair in wanted]
+    return [open_pair(pair, model.image_groups, *scales, model.views) for pair in wanted]
 
 
 def _write_checked(

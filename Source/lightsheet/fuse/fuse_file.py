@@ -1,5 +1,6 @@
 """One file in, one fused file out: choose, plan, run, write. The command and the container call this."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import numpy as np
 
 import lightsheet
 from lightsheet.core.allocator import keep_freed_memory
-from lightsheet.core.errors import LightsheetError, VolumeError
+from lightsheet.core.errors import LightsheetError, ModelError, SettingsError, VolumeError
 from lightsheet.core.files import content_hash, settings_hash
 from lightsheet.core.model_folder import ModelFolder, open_model
 from lightsheet.core.progress import LOG
 from lightsheet.core.tiff_metadata import PROVENANCE_KEY
+from lightsheet.core.view_names import MOST_VIEWS, further_views
 from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable
 from lightsheet.fuse.choose import Choice, choose_for, shipped_models
@@ -32,6 +34,8 @@ from lightsheet.fuse.predict import Deadline, predict_slabs
 from lightsheet.fuse.resources import Resources
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.texture import Features
+
+_MAKE = "make one with calibrate_guard.py"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Fuser:
     settings : tiles, device, precision, memory, time
     given : the models are the user's wish: one of them is taken however unlike the image is to what it was
         trained on
+    views : registered views of a specimen to use at most, where the model takes more than one
 
     Raises
     ------
@@ -77,11 +82,19 @@ class Fuser:
     """
 
     def __init__(
-        self, models: Sequence[Path] = (), settings: FusionSettings | None = None, *, given: bool = True
+        self,
+        models: Sequence[Path] = (),
+        settings: FusionSettings | None = None,
+        *,
+        given: bool = True,
+        views: int = MOST_VIEWS,
     ) -> None:
         self.settings = settings or FusionSettings()
+        if self.settings.confidence and not self.settings.guard:
+            raise SettingsError("--confidence: expected the guard, which tells it, got --no_guard")
         self._given = given and bool(models)
         self._models = [open_model(path) for path in models] if models else shipped_models()
+        self._views = min(views, max((model.settings.views for model in self._models), default=1))
         self._loaded: dict[Path, LoadedModel] = {}
         target = choose_target(self.settings.device, self.settings.precision, self.settings.runtime)
         # Asked once: memory that PyTorch keeps for the next volume no longer counts as free.
@@ -99,7 +112,8 @@ class Fuser:
 
         Parameters
         ----------
-        view : TIFF, OME-Zarr or H5 made by convert_images.py
+        view : TIFF, OME-Zarr or H5 made by convert_images.py; of NAME_angle, the views NAME_angle2 and so on
+            beside it are used too, if the model takes several
         output : .tif, .ome.tif or .zarr; same shape, voxel size and metadata as the view
         overrides : metadata that win over the file's
         overwrite : compute again what is there already
@@ -111,19 +125,23 @@ class Fuser:
         """
         deadline = self._resources.deadline()
         given = overrides or Overrides()
-        record = self._record(view, read_info(view, given))
+        others = further_views(view, self._views)
+        record = self._record(view, read_info(view, given), others)
         made = _made_before(output)
         if not overwrite and made.get("key") == record["key"]:
             LOG.info("%s: done before, kept (--overwrite to do it again)", output)
             return Fused(output, True, str(made.get("model")), gate=float(made.get("gate", 1.0)))
-        with open_volume(view, given) as volume:
+        with contextlib.ExitStack() as stack:
+            volume = stack.enter_context(open_volume(view, given))
             _refuse_without_information(volume)
+            further = tuple(stack.enter_context(open_volume(path, given)) for path in others)
+            _check_same_grid(volume, further)
             choice = self.choose(volume, given)
             models = self._ensemble(choice)
             names = record["model"] = " + ".join(model.name for model in models)
             record["weights_sha256"] = " + ".join(model.settings.weights_sha256 for model in models)
             record["choice"] = choice.record()
-            job = Job(volume, view, given, output, record)
+            job = Job(volume, view, given, output, record, further)
             job.trust = self._trust(job, models, choice.features)
             if job.trust is not None and job.trust.gate == 0:
                 return Fused(output, False, names, job.keep_view(), gate=0.0)
@@ -158,11 +176,19 @@ class Fuser:
             LOG.info("%s: guard of %s: %s", job.view.name, folder.name, verdict)
             found.append((folder, guard, verdict))
         if not found:
+            if self.settings.confidence:
+                raise ModelError(
+                    f"{models[0].path}: expected a guard.json for --confidence, got none; {_MAKE}"
+                )
             return None
         job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
         gate = sum(verdict.gate for _, _, verdict in found) / len(found)
         job.record["gate"] = gate
-        return Trust(found[0][1], gate)
+        expected = sum(verdict.expected for _, _, verdict in found if verdict.gate) / len(found)
+        folder, guard, _ = found[0]
+        if self.settings.confidence and guard.gains is None:
+            raise ModelError(f"{folder.path}: expected a guard.json that tells gains (--confidence); {_MAKE}")
+        return Trust(guard, gate, expected, self.settings.confidence)
 
     def _predict(self, job: Job, models: list[ModelFolder], deadline: Deadline | None) -> tuple[float, float]:
         """Predict by all members, write the result; shares of clipped and of filled voxels."""
@@ -258,11 +284,11 @@ class Fuser:
             loaded = self._loaded[folder.path]
             # Channels stored in an H5 file hold for the voxel size it was converted with.
             stored = converted_file(job.view) if job.overrides.spacing_um is None else None
-            inputs = prepare_inputs(job.volume, loaded.settings, stored)
+            inputs = prepare_inputs(job.volume, loaded.settings, stored, job.further)
             job.prepared = Prepared(loaded.for_volume(job.volume, inputs), inputs)
         return job.prepared
 
-    def _record(self, view: Path, info: VolumeInfo) -> dict[str, Any]:
+    def _record(self, view: Path, info: VolumeInfo, others: Sequence[Path]) -> dict[str, Any]:
         """Say how the result is made; its key tells whether a result that is there is the same.
 
         The key holds all models there are to choose from, as the choice follows from them and the view.
@@ -286,11 +312,24 @@ class Fuser:
             "channel": info.channel,
             "study": info.study,
         }
+        if settings.confidence:
+            record["confidence"] = True
+        if others:
+            record["further_views_sha256"] = {path.name: content_hash(path) for path in others}
         models = [model.key for model in self._models]
         record["key"] = settings_hash({**record, "view": None, "models": models})
         if info.metadata.get(PROVENANCE_KEY) is not None:
             record["view_provenance"] = info.metadata[PROVENANCE_KEY]
         return record
+
+
+def _check_same_grid(volume: LazyVolume, further: Sequence[LazyVolume]) -> None:
+    for other in further:
+        if other.shape_zyx != volume.shape_zyx:
+            raise VolumeError(
+                f"{other.info.source}: expected a view registered to the grid of {volume.info.source}, "
+                f"{volume.shape_zyx}, got {other.shape_zyx}"
+            )
 
 
 def _refuse_without_information(volume: LazyVolume) -> None:

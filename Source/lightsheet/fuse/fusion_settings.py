@@ -45,5 +45,8 @@ class FusionSettings:
     guard: bool = True
     """apply the correction only as far as the model's guard expects a gain, and keep the view where it
     expects none; a model without guard.json has no guard"""
+    confidence: bool = False
+    """write beside the result where it is expected to help: NAME_confidence holds the share of the view's
+    error that is expected to go, in per mille, and NAME_confidence.json the N_SSIM that the guard expects"""
     resume: bool = True
     """keep a journal beside the result while it is made, so that a run that was killed goes on at its tile"""

@@ -24,6 +24,7 @@ from lightsheet.core.intensity import Normalization, Slabs
 from lightsheet.core.jit import compiled
 from lightsheet.core.model_folder import ModelFolder
 from lightsheet.core.progress import LOG
+from lightsheet.fuse.confidence import GainTable, table_of
 from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
@@ -72,6 +73,7 @@ class Guard:
     values : L of each sample for each gate (gates, n), for the worse reading of the SSIM
     processes : one for each gate
     corrections, shares : sizes of a correction (normalised intensity), ascending, and the share to apply
+    gains : where in a volume a gain is to be expected; None in files of earlier versions
     """
 
     features: tuple[str, ...]
@@ -83,6 +85,7 @@ class Guard:
     processes: tuple[Process, ...]
     corrections: Floats
     shares: Floats
+    gains: GainTable | None = None
 
     def judge(self, features: Mapping[str, float]) -> Verdict:
         """Choose the gate for a view by what was measured of it."""
@@ -111,6 +114,7 @@ class Guard:
             "processes": [vars(process) for process in self.processes],
             "corrections": _listed(self.corrections),
             "shares": _listed(self.shares),
+            "gains": None if self.gains is None else self.gains.as_json(),
         }
 
 
@@ -150,6 +154,7 @@ def guard_of(folder: ModelFolder) -> Guard | None:
             processes=tuple(Process(**{k: float(v) for k, v in p.items()}) for p in content["processes"]),
             corrections=np.array(content["corrections"], np.float32),
             shares=np.array(content["shares"], np.float32),
+            gains=None if content.get("gains") is None else table_of(content["gains"]),
         )
         _check(guard)
     except (KeyError, TypeError, ValueError) as error:
@@ -162,20 +167,35 @@ def guard_of(folder: ModelFolder) -> Guard | None:
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a prediction of a view is to be trusted: a guard, and the gate it chose."""
+    """How far a prediction of a view is to be trusted.
+
+    Attributes
+    ----------
+    guard : whose gate and shares are applied
+    gate : share of the correction
+    expected : N_SSIM that is expected of the result; 0 of a view that is kept
+    confidence : whether the map of predicted gains is wanted
+    """
 
     guard: Guard
     gate: float
+    expected: float = 0.0
+    confidence: bool = False
 
 
 def guarded(
     planes: Iterator[Floats], volume: Slabs, normalization: Normalization, trust: Trust
-) -> Iterator[Floats]:
-    """Yield planes of the result for planes of the prediction, all planes of the volume in their order."""
+) -> Iterator[tuple[Floats, Floats | None]]:
+    """Yield planes of the result and its predicted gain for planes of the prediction, all in their order."""
     first = 0
-    for prediction in planes:
+    for some in planes:
+        prediction = np.ascontiguousarray(some)
         view = normalization.apply(volume.read(first, first + len(prediction)))
-        yield trust.guard.apply(view, np.ascontiguousarray(prediction), trust.gate)
+        gain = None
+        if trust.confidence and trust.guard.gains is not None:
+            whole = trust.guard.apply(view, prediction, 1.0)
+            gain = trust.guard.gains.at(view, whole, trust.gate)
+        yield trust.guard.apply(view, prediction, trust.gate), gain
         first += len(prediction)
 
 

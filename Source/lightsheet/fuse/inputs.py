@@ -1,5 +1,6 @@
 """The input channels of a network for any box of a volume, made from its counts; nothing is stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,21 @@ from lightsheet.core.geometry import SpecimenGeometry, specimen_geometry
 from lightsheet.core.h5 import ConvertedVolume
 from lightsheet.core.intensity import Normalization, Slabs, percentiles
 from lightsheet.core.model_folder import ModelSettings
-from lightsheet.fuse.channels import stack_channels
+from lightsheet.fuse.channels import add_views, stack_channels
+
+
+@dataclass(frozen=True)
+class FurtherView:
+    """A view beside the first, on the same grid.
+
+    Attributes
+    ----------
+    volume : gives counts
+    normalization : percentiles of the whole volume
+    """
+
+    volume: Slabs
+    normalization: Normalization
 
 
 @dataclass(frozen=True)
@@ -25,19 +40,26 @@ class NetworkInputs:
     normalization : percentiles of the whole volume
     geometry : distance and light; None when the model wants neither, or the file has both
     converted : our H5 file, for the groups that are stored in it
+    further : further registered views of the specimen, which lie behind the other channels
     """
 
     settings: ModelSettings
     normalization: Normalization
     geometry: SpecimenGeometry | None = None
     converted: ConvertedVolume | None = None
+    further: tuple["FurtherView", ...] = ()
 
-    def channels(self, counts: NDArray[Any], region: Region) -> NDArray[np.float32]:
-        """Input (C, Z, Y, X) of a region, whose ``counts`` are given, float32."""
-        arrays = {group: self._array(group, counts, region) for group in self.settings.image_groups}
-        return stack_channels(
-            self.settings.image_groups, arrays, self.settings.distance_scale_um, self.settings.light_scale_um
+    def channels(
+        self, counts: NDArray[Any], region: Region, further: Sequence[NDArray[Any]] = ()
+    ) -> NDArray[np.float32]:
+        """Input (C, Z, Y, X) of a region, whose ``counts`` are given, also those of ``further``; float32."""
+        settings = self.settings
+        arrays = {group: self._array(group, counts, region) for group in settings.image_groups}
+        channels = stack_channels(
+            settings.image_groups, arrays, settings.distance_scale_um, settings.light_scale_um
         )
+        more = [view.normalization.apply(some) for view, some in zip(self.further, further, strict=True)]
+        return add_views(channels, more, settings.views)
 
     def _array(self, group: str, counts: NDArray[Any], region: Region) -> NDArray[np.float32]:
         if group == RAW_IMAGE:
@@ -54,7 +76,10 @@ class NetworkInputs:
 
 
 def prepare_inputs(
-    volume: Slabs, settings: ModelSettings, converted: ConvertedVolume | None = None
+    volume: Slabs,
+    settings: ModelSettings,
+    converted: ConvertedVolume | None = None,
+    further: Sequence[Slabs] = (),
 ) -> NetworkInputs:
     """Read a volume once for its percentiles and, where the model wants them, its specimen's hull and light.
 
@@ -62,6 +87,7 @@ def prepare_inputs(
     ----------
     volume : gives counts; its ``info`` has shape and voxel size
     converted : our H5 file of the same volume; its stored channels are used if it has all that are wanted
+    further : further registered views, of which as many are used as the model takes
 
     Raises
     ------
@@ -71,13 +97,16 @@ def prepare_inputs(
         When no specimen stands out.
     """
     wanted = {group for group in settings.image_groups if group in (SURFACE_DISTANCE, LIGHT_MAP)}
+    more = tuple(
+        FurtherView(view, Normalization(*percentiles(view))) for view in further[: settings.views - 1]
+    )
     if converted is not None and wanted <= set(converted.groups):
-        return NetworkInputs(settings, converted.normalization, None, converted)
+        return NetworkInputs(settings, converted.normalization, None, converted, more)
     if not wanted:
-        return NetworkInputs(settings, Normalization(*percentiles(volume)))
+        return NetworkInputs(settings, Normalization(*percentiles(volume)), further=more)
     info = volume.info
     geometry = specimen_geometry(volume, info.require_spacing(), source=info.source)
-    return NetworkInputs(settings, geometry.normalization, geometry)
+    return NetworkInputs(settings, geometry.normalization, geometry, further=more)
 
 
 def converted_file(path: Path) -> ConvertedVolume | None:

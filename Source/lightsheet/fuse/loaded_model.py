@@ -213,7 +213,7 @@ def _runtime(network: "VolumeNetwork", target: Target, folder: ModelFolder) -> R
         LOG.info("%s: PyTorch runs this network, whose graph depends on the size of the tile", folder.name)
         target = dataclasses.replace(target, runtime="torch")
     if target.runtime == "openvino":
-        graphs = graphs_of(network, len(folder.settings.image_groups))
+        graphs = graphs_of(network, folder.settings.channels)
         residual = isinstance(network, Residual)
         return OpenVinoRuntime(graphs, residual=residual, bf16=_openvino_bf16(target, folder))
     import torch

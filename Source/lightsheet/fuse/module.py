@@ -14,6 +14,7 @@ from lightsheet.core.allocator import keep_freed_memory
 from lightsheet.core.errors import SettingsError
 from lightsheet.fuse.data import PatchDataset
 from lightsheet.fuse.losses import LossWeights, fusion_loss
+from lightsheet.fuse.physics import physics_loss
 from lightsheet.fuse.sampler import SampleNumbers
 from lightsheet.fuse.settings import TrainSettings
 from lightsheet.networks import VolumeNetwork
@@ -121,7 +122,7 @@ class FusionModule(pl.LightningModule):
         self._dataset = dataset
         self._workers = workers
         self._weights = LossWeights(settings.ssim_weight, settings.ssim_tf_weight, settings.use_fmc_loss)
-        self._loss_sum = 0.0
+        self._loss_sum = self._physics_sum = 0.0
         self._loss_count = 0
 
     def forward(self, channels: Tensor) -> Tensor:
@@ -130,9 +131,14 @@ class FusionModule(pl.LightningModule):
         return fused
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of a batch of (channels, fused)."""
-        channels, fused = batch
-        loss = fusion_loss(self(channels), channels[:, :1], fused, self._weights)
+        """Compute the loss of a batch of (channels, fused), with physics of what `PatchDataset` adds."""
+        channels, fused, *recorded = batch
+        prediction = self(channels)
+        loss = fusion_loss(prediction, channels[:, :1], fused, self._weights)
+        if recorded:
+            physics = physics_loss(prediction, *recorded)
+            self._physics_sum += float(physics.detach())
+            loss = loss + self._settings.physics_weight * physics
         value = float(loss.detach())
         if not math.isfinite(value):
             raise SettingsError(
@@ -143,11 +149,12 @@ class FusionModule(pl.LightningModule):
         self._loss_count += 1
         return loss
 
-    def take_mean_loss(self) -> float:
-        """Return the mean loss since the last call."""
-        mean = self._loss_sum / max(1, self._loss_count)
-        self._loss_sum, self._loss_count = 0.0, 0
-        return mean
+    def take_mean_losses(self) -> tuple[float, float]:
+        """Return the mean loss since the last call, and that of its physics term before it is weighted."""
+        count = max(1, self._loss_count)
+        means = self._loss_sum / count, self._physics_sum / count
+        self._loss_sum, self._physics_sum, self._loss_count = 0.0, 0.0, 0
+        return means
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimizer."""
@@ -173,7 +180,7 @@ class FusionModule(pl.LightningModule):
             self.average.update(self.course.step)
         self.course.step += 1
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Read patches from the first sample that no earlier step has seen."""
         batch, ranks = self._settings.batch_size, self.trainer.world_size
         numbers = SampleNumbers(

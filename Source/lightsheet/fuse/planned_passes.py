@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lightsheet.core.axes import ZYX
+from lightsheet.core.axes import IMAGE_GROUPS, ZYX
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.tiles import fitted_tile, plan_tiles, round_up, tiles_along
 from lightsheet.fuse.passes import Layout, surrounded
@@ -235,7 +235,8 @@ def _memory(
         math.prod(encode) * COARSE**3 * staged.encode.numbers,
     )
     network = int(numbers * runtime.bytes_per_number)
-    kept = plane * (finish[0] * _FLOAT_BYTES + _COUNT_BYTES * (wide[0] + COARSE * encode[0]))
+    views = max(1, program.channels - len(IMAGE_GROUPS) + 1)  # what is more than all groups are views
+    kept = plane * (finish[0] * _FLOAT_BYTES + views * _COUNT_BYTES * (wide[0] + COARSE * encode[0]))
     maps = deep_planes * staged.deep_channels + code_planes * staged.encoded_channels
     kept += (_HALF_BYTES if half else _FLOAT_BYTES) * coarse_plane * maps
     # Two tiles of channels and deep maps are on the way, each with a copy.

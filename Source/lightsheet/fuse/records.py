@@ -21,6 +21,7 @@ COLUMNS = (
     "minutes",
     "learning_rate",
     "loss",
+    "physics",
     "n_ssim_tf",
     "n_ssim_3d",
     "n_ssim",

@@ -50,6 +50,7 @@ def write_model(
         patch_zyx=patch,
         channel=channel,
         studies=studies,
+        views=settings.views,
         training=training,
     )
     weights = read_checkpoint(settings.logs / BEST)["network"]
@@ -106,6 +107,7 @@ def _card(
     )
     training = model.training
     studies = ", ".join(map(str, model.studies)) or "unknown"
+    views = f"; up to {model.views} registered views" if model.views > 1 else ""
     spacing = ", ".join(f"{value:g}" for value in median["spacing_um"])
     shape = " x ".join(f"{value:g}" for value in median["shape_zyx"])
     return f"""# {settings.output_path.name}
@@ -117,7 +119,7 @@ Predicts the fused multi-view volume from one light-sheet view.
 | data | {fingerprint["volumes"]} {data}; channel {model.channel or "both"}; studies {studies} |
 | typical volume | {shape} voxels (Z, Y, X) of {spacing} um |
 | network | {model.network["name"]}, {model.network["features"]} features, norm {model.network["norm"]} |
-| inputs | {", ".join(model.image_groups)} |
+| inputs | {", ".join(model.image_groups)}{views} |
 | training | {training["steps"]} steps in {training["minutes"]} minutes, patch {model.patch_zyx} |
 
 N_SSIM (0: copy of the view, 1: perfect) by both readings of the challenge's SSIM, at step {scores["step"]}:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lightsheet.core.axes import IMAGE_GROUPS, ZYX, Channel
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.files import settings_hash
+from lightsheet.core.view_names import MOST_VIEWS
 
 Backbone = Literal["unet3d", "resunet3d", "densenet3d", "unet3d_pixelshuffle", "unetr", "swin_unetr"]
 Norm = Literal["none", "instance", "batch", "group"]
@@ -55,8 +56,11 @@ class TrainSettings:
     """folder of checkpoints, logs and pictures; default OUTPUT_PATH.training"""
     image_groups: tuple[str, ...] = IMAGE_GROUPS
     """groups of the H5 files that are the input channels, separated by commas or spaces; raw_image first"""
+    views: int = 1
+    """registered views of each specimen that the network takes, 1 to 4: beside NAME_angle.h5 lie
+    NAME_angle2.h5 and so on. In training some are left out at random, so that one model serves any number"""
     in_channels: int | None = None
-    """number of input channels; follows from --image_groups, another number is an error"""
+    """number of input channels; follows from --image_groups and --views, another number is an error"""
     out_channels: int = 1
     """number of output channels; the fused volume has 1, another number is an error"""
 
@@ -108,6 +112,13 @@ class TrainSettings:
     """weight of 1 - SSIM with an 11 x 11 window over Z-Y and range 10, as tf.image.ssim reads a volume"""
     use_fmc_loss: bool = False
     """1 - N_SSIM, the challenge's score, in place of 1 - SSIM, with the same two weights"""
+    use_physics: bool = False
+    """let the prediction, degraded again by attenuation and blur along the light's path, give the view: one
+    more term of the loss; needs data/light_map in the files"""
+    physics_weight: float = 0.02
+    """weight of that term, beside the mean absolute error of weight 1"""
+    physics_parameters: Path | None = None
+    """JSON file of the forward model's numbers (see fuse/degradation.py); default: estimated by volume"""
     precision: Precision = "auto"
     """arithmetic of the network; auto: bf16 where the hardware has it, else fp32. SSIM is always fp32"""
 
@@ -136,11 +147,16 @@ class TrainSettings:
         """Folder of checkpoints, logs and pictures."""
         return self.log_path or self.output_path.with_name(self.output_path.name + ".training")
 
+    @property
+    def channels(self) -> int:
+        """Input channels of the network."""
+        return len(self.image_groups) + self.views - 1
+
     def network(self, patch_zyx: ZYX) -> dict[str, Any]:
         """Return the dictionary from which ``networks.build`` makes the network."""
         network: dict[str, Any] = {
             "name": self.backbone,
-            "in_channels": len(self.image_groups),
+            "in_channels": self.channels,
             "features": self.feat_channels,
             "norm": self.layer_norm,
             "residual": self.residual,
@@ -170,11 +186,13 @@ class TrainSettings:
         SettingsError
             Naming the flag.
         """
-        groups = len(self.image_groups)
-        if self.in_channels is not None and self.in_channels != groups:
+        if not 1 <= self.views <= MOST_VIEWS:
+            raise SettingsError(f"--views: expected 1 to {MOST_VIEWS}, got {self.views}")
+        if self.in_channels is not None and self.in_channels != self.channels:
+            more = f" and --views {self.views}" if self.views > 1 else ""
             raise SettingsError(
-                f"--in_channels: expected {groups} for --image_groups {','.join(self.image_groups)}, "
-                f"got {self.in_channels}; leave the flag out"
+                f"--in_channels: expected {self.channels} for --image_groups {','.join(self.image_groups)}"
+                f"{more}, got {self.in_channels}; leave the flag out"
             )
         if self.out_channels != 1:
             raise SettingsError(f"--out_channels: expected 1, the fused volume, got {self.out_channels}")
@@ -182,6 +200,8 @@ class TrainSettings:
             raise SettingsError(
                 f"--samples_per_epoch: expected at least 1, or -1 for automatic, got {self.samples_per_epoch}"
             )
+        if self.physics_parameters is not None and not self.use_physics:
+            raise SettingsError("--physics_parameters: expected --use_physics with it, got none")
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -209,7 +229,14 @@ _POSITIVE = (
     "light_scale_um",
     "max_minutes",
 )
-_NOT_NEGATIVE = ("weight_decay", "gradient_clip", "ssim_weight", "ssim_tf_weight", "guard_samples")
+_NOT_NEGATIVE = (
+    "weight_decay",
+    "gradient_clip",
+    "ssim_weight",
+    "ssim_tf_weight",
+    "physics_weight",
+    "guard_samples",
+)
 
 
 _PROBABILITIES = (

@@ -184,21 +184,17 @@ def weighted(tile: Tile, pending: Pending) -> Floats:
     return maps
 
 
-class ChannelReader:
-    """A network's input for boxes of the volume; counts of the planes that a row of tiles sees are kept.
+class PlaneWindow:
+    """Counts of the planes of a volume that a row of tiles sees."""
 
-    Boxes may reach beyond the volume's end, where it is mirrored.
-    """
-
-    def __init__(self, volume: Slabs, inputs: NetworkInputs) -> None:
-        self._volume, self._inputs = volume, inputs
+    def __init__(self, volume: Slabs) -> None:
+        self._volume = volume
         self._shape: ZYX = volume.info.shape_zyx
         self._start = self._stop = 0
         self._planes: NDArray[Any] | None = None
 
     def move(self, start: int, stop: int) -> None:
         """Read the planes from ``start`` to before ``stop``; those that are there already are kept."""
-        stop = min(stop, self._shape[0])
         kept = range(max(start, self._start), min(stop, self._stop)) if start >= self._start else range(0)
         planes = self._planes
         if planes is None or len(planes) < stop - start:
@@ -214,14 +210,38 @@ class ChannelReader:
             planes[first - start : last - start] = self._volume.read(first, last)
         self._start, self._stop = start, stop
 
-    def channels(self, box: Region) -> Floats:
-        """Input (C, Z, Y, X) of a box whose planes were read."""
+    def counts(self, region: Region) -> NDArray[Any]:
+        """Return the counts (Z, Y, X) of a region whose planes were read."""
         if self._planes is None:
             raise ValueError("planes were not read")
+        z, y, x = region
+        return self._planes[z.start - self._start : z.stop - self._start, y, x]
+
+
+class ChannelReader:
+    """A network's input for boxes of the volume.
+
+    Boxes may reach beyond the volume's end, where it is mirrored.
+    """
+
+    def __init__(self, volume: Slabs, inputs: NetworkInputs) -> None:
+        self._inputs = inputs
+        self._shape: ZYX = volume.info.shape_zyx
+        self._view = PlaneWindow(volume)
+        self._further = [PlaneWindow(view.volume) for view in inputs.further]
+
+    def move(self, start: int, stop: int) -> None:
+        """Read the planes from ``start`` to before ``stop``; those that are there already are kept."""
+        for window in (self._view, *self._further):
+            window.move(start, min(stop, self._shape[0]))
+
+    def channels(self, box: Region) -> Floats:
+        """Input (C, Z, Y, X) of a box whose planes were read."""
         z, y, x = (slice(s.start, min(s.stop, n)) for s, n in zip(box, self._shape, strict=True))
-        counts = self._planes[z.start - self._start : z.stop - self._start, y, x]
-        channels = self._inputs.channels(counts, (z, y, x))
-        beyond = [(0, s.stop - i.stop) for s, i in zip(box, (z, y, x), strict=True)]
+        region = z, y, x
+        further = [window.counts(region) for window in self._further]
+        channels = self._inputs.channels(self._view.counts(region), region, further)
+        beyond = [(0, s.stop - i.stop) for s, i in zip(box, region, strict=True)]
         if any(after for _, after in beyond):
             channels = np.pad(channels, [(0, 0), *beyond], mode="reflect")
         return np.ascontiguousarray(channels)

@@ -16,6 +16,7 @@ from lightsheet.core.threads import thread_count
 from lightsheet.fuse.checkpoint import LAST, check_same_run, load_pretrained, read_checkpoint
 from lightsheet.fuse.conductor import Conductor, restore
 from lightsheet.fuse.data import PatchDataset, Volumes, fit_patch, open_volumes, samples_per_epoch
+from lightsheet.fuse.degradation import Degradation, degradation_of, read_degradation
 from lightsheet.fuse.module import Course, FusionModule
 from lightsheet.fuse.result import write_model
 from lightsheet.fuse.settings import TrainSettings, read_augmentations
@@ -52,7 +53,10 @@ def train(settings: TrainSettings) -> Path:
     arithmetic = arithmetic_for(settings, accelerator, patch, network.stride_zyx)
     if settings.pretrained is not None and resumed is None:
         load_pretrained(network, settings.pretrained)
-    dataset = PatchDataset(volumes.train, patch, settings.foreground_share, augmentations, settings.seed)
+    physics = _physics(settings, volumes)
+    dataset = PatchDataset(
+        volumes.train, patch, settings.foreground_share, augmentations, settings.seed, physics
+    )
     samples = samples_per_epoch(settings, volumes.train, patch)
     per_epoch = samples // (settings.batch_size * settings.devices)
     seconds = None if settings.max_minutes is None else settings.max_minutes * 60
@@ -129,6 +133,19 @@ def _network(settings: TrainSettings, volumes: Volumes) -> tuple[VolumeNetwork, 
         torch.manual_seed(settings.seed)
         network = build(settings.network(patch))
     return network, patch
+
+
+def _physics(settings: TrainSettings, volumes: Volumes) -> list[Degradation] | None:
+    """Forward model of each training pair, as given or estimated; None without --use_physics."""
+    if not settings.use_physics:
+        return None
+    if settings.physics_parameters is not None:
+        return [read_degradation(settings.physics_parameters)] * len(volumes.train)
+    found = []
+    for pair in volumes.train:
+        found.append(degradation_of(pair))
+        LOG.info("physics of %s: %s", pair.view.path.name, found[-1])
+    return found
 
 
 def _accelerator(settings: TrainSettings) -> Literal["cpu", "gpu"]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lightsheet.core.axes import ZYX
 from lightsheet.evaluate.metrics import nssim
-from lightsheet.fuse.data import OpenPair, validation_region
+from lightsheet.fuse.data import OpenPair, validation_region, views_of
 from lightsheet.networks import VolumeNetwork
 
 Floats = NDArray[np.float32]
@@ -24,7 +24,8 @@ class Validation:
 
     Attributes
     ----------
-    tf, three_d : N_SSIM of each volume under the two readings of the challenge's SSIM
+    tf, three_d : N_SSIM of each volume under the two readings of the challenge's SSIM; of networks of several
+        views with all of them, and with the first alone
     names : file names of the views
     picture : view, prediction and fused volume (Z, Y, X) of the first volume; None on other devices
     """
@@ -87,16 +88,26 @@ class Validator:
             network.train(training)
 
     def _validate(self, network: VolumeNetwork, device: torch.device) -> Validation:
-        result = Validation([], [], [pair.view.path.name for pair in self._pairs])
+        result = Validation([], [], [])
         picture = None
         for pair, region in zip(self._pairs, self._regions, strict=True):
             channels, fused = pair.read(region)
-            prediction = predict_block(network, channels, device, bf16=self._bf16)
             view = np.ascontiguousarray(channels[0])
-            result.tf.append(nssim(prediction, view, fused, "tf"))
-            result.three_d.append(nssim(prediction, view, fused, "3d"))
-            picture = picture or (view, prediction, fused)
+            for seen in sorted({1, pair.views}, reverse=True):
+                channels[list(views_of(len(pair.groups), pair.views)[seen:])] = view
+                prediction = predict_block(network, channels, device, bf16=self._bf16)
+                result.names.append(_name(pair, seen))
+                result.tf.append(nssim(prediction, view, fused, "tf"))
+                result.three_d.append(nssim(prediction, view, fused, "3d"))
+                picture = picture or (view, prediction, fused)
         return Validation(result.tf, result.three_d, result.names, picture)
+
+
+def _name(pair: OpenPair, seen: int) -> str:
+    name = pair.view.path.name
+    if pair.views == 1:
+        return name
+    return f"{name}, {seen} view{'s' if seen > 1 else ''}"
 
 
 def predict_block(

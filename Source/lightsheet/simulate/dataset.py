@@ -45,6 +45,7 @@ class SimulatedPair:
     density : what fluoresces (Z, Y, X), float32
     spacing_um : voxel size (z, y, x) in micrometres
     parameters : the physical parameters, ready for JSON
+    further : counts (Z, Y, X), uint16, of further views that were fused, as they are after registration
     """
 
     view: NDArray[np.uint16]
@@ -53,6 +54,7 @@ class SimulatedPair:
     density: Floats
     spacing_um: SpacingUm
     parameters: dict[str, Any]
+    further: tuple[NDArray[np.uint16], ...] = ()
 
 
 def simulate_pair(
@@ -66,6 +68,7 @@ def simulate_pair(
     views: int | None = None,
     misregistration_um: float = DEFAULT_MISREGISTRATION_UM,
     vary: Callable[[Optics], Optics] | None = None,
+    keep_views: int = 1,
 ) -> SimulatedPair:
     """Simulate one specimen, see it from several sides and fuse.
 
@@ -80,6 +83,7 @@ def simulate_pair(
     views : number of views fused; default: the preset's
     misregistration_um : standard deviation of the shift left in each view but the first
     vary : changes the optics drawn for each view, for microscopes outside the preset's ranges
+    keep_views : views to give back, the first and further ones; at least 1
 
     Raises
     ------
@@ -100,15 +104,14 @@ def simulate_pair(
     signal = phantom.density
     signal *= np.float32(peak)
     fusion = ContentFusion(spacing)
-    first: NDArray[np.uint16] | None = None
+    views_kept: list[NDArray[np.uint16]] = []
     for one in optics:
         view = degrade(signal, spacing, one, rng, tissue)
         fusion.add(view, one)
-        if first is None:
-            first = to_counts(view)
+        if len(views_kept) < keep_views:
+            views_kept.append(to_counts(view))
         del view
-    if first is None:  # draw_views gives two views at least
-        raise VolumeError("simulation: expected at least one view, got none")
+    first, *further = views_kept
     signal /= np.float32(peak)
     labels = phantom.labels
     parameters = {
@@ -121,7 +124,8 @@ def simulate_pair(
         "objects": int(labels.max()),
         "views": [asdict(one) for one in optics],
     }
-    return SimulatedPair(first, to_counts(fusion.result()), labels, phantom.density, spacing, parameters)
+    fused = to_counts(fusion.result())
+    return SimulatedPair(first, fused, labels, phantom.density, spacing, parameters, tuple(further))
 
 
 def pair_from_stack(

@@ -24,6 +24,7 @@ from lightsheet.simulate.dataset import (
 )
 from lightsheet.simulate.families import Family, describe, write_stack
 from lightsheet.simulate.presets import preset_for
+from lightsheet.simulate.variety import DRAWN_STUDY, drawn_pair
 
 SIDECAR = "simulation.json"
 REAL_TARGET = "real stack, not simulated; its view is made by the forward model"
@@ -40,7 +41,7 @@ class ImageJob:
     number : the image's number in file names
     channel : channel, None only for a real stack that does not say
     study : study in the metadata, None only for a real stack that does not say
-    optics_of : study whose preset gives size and optics
+    optics_of : study whose preset gives size and optics; `DRAWN_STUDY`: drawn for each image
     seed : of the data set
     shape : voxels (Z, Y, X)
     spacing_um : voxel size (z, y, x), None: the preset's for the shape
@@ -49,6 +50,7 @@ class ImageJob:
     family : TIFF metadata family
     specimen : name of the specimen, the same for all views of one
     stack_hash : content of the real stack that is the truth, None for a phantom
+    written_views : views that are written; the second is ``_angle2`` and so on
     """
 
     number: int
@@ -63,6 +65,7 @@ class ImageJob:
     family: Family
     specimen: str
     stack_hash: str | None = None
+    written_views: int = 1
 
     @property
     def name(self) -> str:
@@ -72,11 +75,15 @@ class ImageJob:
     @property
     def key(self) -> str:
         """Hash of everything the files follow from."""
-        return settings_hash({**asdict(self), "version": VERSION})
+        settings = asdict(self)
+        if self.written_views == 1:  # images of versions that knew one view only are kept
+            del settings["written_views"]
+        return settings_hash({**settings, "version": VERSION})
 
     def paths(self, folder: Path) -> dict[str, Path]:
         """Files of this image by role."""
-        roles = ("angle", "fused") if self.stack_hash else ("angle", "fused", "labels")
+        roles = ["angle", "fused"] if self.stack_hash else ["angle", "fused", "labels"]
+        roles += [f"angle{number}" for number in range(2, self.written_views + 1)]
         return {role: folder / f"{self.name}_{role}.tif" for role in roles}
 
 
@@ -156,8 +163,10 @@ def make_image(job: ImageJob, folder: Path, stack: NDArray[np.generic] | None) -
     """Simulate one image, write its files and return its physical parameters."""
     paths = job.paths(folder)
     pair = _pair(job, stack)
+    images = {"angle": pair.view, "fused": pair.fused, "labels": pair.labels}
+    images |= {f"angle{number}": view for number, view in enumerate(pair.further, start=2)}
     for role, path in paths.items():
-        data = {"angle": pair.view, "fused": pair.fused, "labels": pair.labels}[role]
+        data = images[role]
         if data is None:  # a real stack has no labels and no path for them
             raise NotFoundError(f"{path}: expected labels of the simulated specimen, got none")
         how = FROM_REAL if job.stack_hash else PHANTOM
@@ -170,6 +179,8 @@ def make_image(job: ImageJob, folder: Path, stack: NDArray[np.generic] | None) -
 
 def _pair(job: ImageJob, stack: NDArray[np.generic] | None) -> SimulatedPair:
     seed = (job.seed, job.number)
+    if job.optics_of == DRAWN_STUDY and job.channel is not None:
+        return drawn_pair(job.channel, seed, job.shape, keep_views=job.written_views)
     preset = preset_for(job.optics_of)
     if job.stack_hash is None:
         if job.channel is None:
@@ -182,6 +193,7 @@ def _pair(job: ImageJob, stack: NDArray[np.generic] | None) -> SimulatedPair:
             spacing_um=job.spacing_um,
             views=job.views,
             misregistration_um=job.misregistration_um,
+            keep_views=job.written_views,
         )
     if stack is None or job.spacing_um is None:
         raise NotFoundError(f"{job.name}: expected a real stack with its voxel size, got none")

@@ -1,0 +1,127 @@
+"""Studies that are drawn anew for each specimen: other voxels, specimens, optics and cameras.
+
+What is drawn differs from the presets of the challenge's studies in several ways at once, as another
+laboratory's data do. A network trained on such specimens too has seen more than a handful of microscopes
+(domain randomisation: Tobin et al., IROS 2017).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+
+from lightsheet.core.axes import ZYX, Channel
+from lightsheet.simulate.dataset import SimulatedPair, simulate_pair
+from lightsheet.simulate.optics import Optics
+from lightsheet.simulate.presets import Preset, Shape
+
+DRAWN_STUDY = 6
+"""Number of the study in the metadata of specimens whose study was drawn; the challenge has five."""
+
+_AXES: list[tuple[int, ...]] = [(0,), (1,), (2,), (2, 1, 0)]
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How far studies range.
+
+    Attributes
+    ----------
+    nucleus_um : diameter of a nucleus, micrometres
+    voxels_xy, voxels_z : voxels across a nucleus in plane and along Z
+    depths : ranges of the optical depth across a specimen, of which one is drawn
+    optics : exponent on the range of each number of the optics; 1: from about half to twice the preset's
+    """
+
+    nucleus_um: tuple[float, float]
+    voxels_xy: tuple[float, float]
+    voxels_z: tuple[float, float]
+    depths: tuple[tuple[float, float], ...]
+    optics: float = 1.0
+
+
+USUAL = Variety((6.0, 13.0), (7.0, 12.0), (3.0, 7.0), ((0.0, 0.6), (0.6, 1.6), (1.6, 2.3)), 0.6)
+"""For training: about what laboratories have."""
+
+WIDE = Variety((5.0, 16.0), (6.0, 14.0), (2.5, 8.0), ((0.0, 0.6), (0.6, 1.6), (1.6, 3.0)))
+"""For tests of what happens beyond: each number ranges further than in `USUAL`."""
+
+
+def drawn_pair(
+    channel: Channel, seed: int | tuple[int, ...], shape: ZYX, variety: Variety = USUAL, keep_views: int = 1
+) -> SimulatedPair:
+    """Simulate a specimen of a study of its own; the same seed gives the same pair."""
+    entropy = (seed,) if isinstance(seed, int) else seed
+    rng = np.random.default_rng([*entropy, 6543, *channel.encode()])
+    preset = _drawn_preset(channel, shape, variety, rng)
+    vary = other_microscope(rng, variety.optics)
+    return simulate_pair(
+        preset,
+        channel,
+        seed,
+        shape,
+        spacing_um=preset.spacing_um,
+        views=max(preset.views, keep_views),
+        vary=vary,
+        keep_views=keep_views,
+    )
+
+
+def _drawn_preset(channel: Channel, shape: ZYX, variety: Variety, rng: np.random.Generator) -> Preset:
+    nucleus_um = rng.uniform(*variety.nucleus_um)
+    across_xy, across_z = rng.uniform(*variety.voxels_xy), rng.uniform(*variety.voxels_z)
+    step = nucleus_um / across_xy
+    forms: tuple[Shape, ...] = get_args(Shape)
+    depths = variety.depths
+    return Preset(
+        study=DRAWN_STUDY,
+        shape_zyx=shape,
+        spacing_um=(nucleus_um / across_z, step, step),
+        channels=(channel,),
+        decay_axes=_AXES[rng.integers(len(_AXES))],
+        specimen=forms[rng.integers(len(forms))],
+        nucleus_um=nucleus_um,
+        illumination_depth=depths[rng.integers(len(depths))],
+        detection_depth=depths[rng.integers(len(depths))],
+        views=int(rng.integers(2, 5)),
+    )
+
+
+def other_microscope(rng: np.random.Generator, strength: float = 1.0) -> Callable[[Optics], Optics]:
+    """Draw how another microscope differs; all views of a specimen are of the same one.
+
+    Parameters
+    ----------
+    rng : source of randomness
+    strength : exponent on each factor, 0 for none
+    """
+
+    def factor(low: float, high: float) -> float:
+        return float(np.exp(strength * rng.uniform(np.log(low), np.log(high))))
+
+    scale = {
+        "psf_lateral_um": factor(0.6, 2.0),
+        "psf_axial_um": factor(0.6, 2.0),
+        "sheet_waist_um": factor(0.6, 2.0),
+        "sheet_rayleigh": factor(0.6, 2.0),
+        "scatter_blur_um": factor(0.4, 2.0),
+        "haze": factor(0.3, 2.5),
+        "absorbers_per_1000_um2": factor(0.2, 4.0),
+        "absorber_depth": factor(0.5, 2.0),
+        "medium_counts": factor(0.3, 5.0),
+        "offset_counts": factor(0.3, 4.0),
+        "counts_per_photon": factor(0.3, 6.0),
+        "read_noise_counts": factor(0.5, 5.0),
+    }
+    light, camera = (bool(turned) for turned in rng.integers(0, 2, 2))
+
+    def vary(optics: Optics) -> Optics:
+        return replace(
+            optics,
+            illumination_from_high=optics.illumination_from_high ^ light,
+            detection_from_high=optics.detection_from_high ^ camera,
+            **{name: getattr(optics, name) * by for name, by in scale.items()},
+        )
+
+    return vary

@@ -1,0 +1,214 @@
+"""How good the fused volume is that is predicted from one view: ours, the published ways, and doing nothing.
+
+``make bench-quality`` runs this. Test images are simulated (seeds that nothing was trained on): of the seven
+sets of the challenge that the models know ("seen"), and of studies drawn from wider ranges than anything the
+models were trained on ("unseen"). With --real also views made of real stacks, by optics of microscopes that
+no model has seen. Networks are read, not trained; models.py and quality_rivals.py made them, with the same
+volumes and the same time.
+
+Scores are N_SSIM, 0 for a copy of the view and 1 for the fused volume, of whole images under both readings of
+the challenge's SSIM (tf, 3d). The fifth percentile and the share of losses (below -0.02) are of the worse
+reading. Ends with 1 when a bar is missed: ours the best in both means of each row of seen and unseen
+images, at most 1 % (seen) and 2 % (unseen) losses, fifth percentile at least 0.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
+
+import numpy as np
+
+from quality_cases import ROOT, SETS, Case, real_cases, real_stacks, seen_case, unseen_case
+
+sys.path.insert(0, str(ROOT / "Source"))
+
+from lightsheet.core.axes import CHANNELS, ZYX, Channel
+from lightsheet.evaluate.metrics import nssim
+
+READINGS = ("tf", "3d")
+LOSS = -0.02
+MOST_LOSSES = {"seen": 0.01, "unseen": 0.02, "real": 0.0}
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does: the image, or images, and the methods to try on them."""
+
+    group: str
+    channel: Channel
+    study: int | None
+    number: int
+    shape: ZYX
+    methods: tuple[str, ...]
+    folder: Path | None = None
+    stack: Path | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """N_SSIM of a method on an image by reading, and the seconds it took."""
+
+    group: str
+    channel: str
+    study: int | None
+    name: str
+    method: str
+    n_ssim: tuple[float, float]
+    seconds: float
+
+
+def main() -> int:
+    """Print the tables; 1 when a bar is missed."""
+    from quality_methods import METHODS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seen", type=int, default=6, help="images of each of the seven sets")
+    parser.add_argument("--unseen", type=int, default=24, help="images of drawn studies for each channel")
+    parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
+    parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="which of the rows")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--output", type=Path, help="JSON file of all scores")
+    arguments = parser.parse_args()
+    z, y, x = map(int, arguments.shape.split(","))
+    methods, shape = tuple(arguments.methods), (z, y, x)
+    jobs = [
+        Job("seen", channel, study, number, shape, methods)
+        for number in range(arguments.seen)
+        for channel, study in SETS
+    ]
+    jobs += [
+        Job("unseen", channel, None, number, shape, methods)
+        for number in range(arguments.unseen)
+        for channel in CHANNELS
+    ]
+    if arguments.real is not None:
+        stacks = real_stacks(arguments.real)
+        jobs += [Job("real", c, None, 0, shape, methods, arguments.real, path) for path, c in stacks]
+    started = time.monotonic()
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        scores = [score for found in pool.map(run, jobs) for score in found]
+    images = len({(s.group, s.name) for s in scores})
+    say(f"{images} images, {time.monotonic() - started:.0f} s; simulated, but for those called real")
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps([vars(score) for score in scores], indent=1) + "\n")
+    return report(scores, methods)
+
+
+def run(job: Job) -> list[Score]:
+    """Score all methods on the images of a job."""
+    if job.stack is not None and job.folder is not None:
+        cases = real_cases(job.folder, job.stack, job.channel)
+    elif job.study is not None:
+        cases = [seen_case(job.channel, job.study, job.number, job.shape)]
+    else:
+        cases = [unseen_case(job.channel, job.number, job.shape)]
+    return [score for case in cases for score in scores_of(case, job.methods)]
+
+
+def scores_of(case: Case, methods: Iterable[str]) -> list[Score]:
+    """Score methods on an image."""
+    from quality_methods import METHODS, View
+
+    view = View(case)
+    fused = view.normalization.apply(case.fused)
+    found = []
+    for method in methods:
+        started = time.perf_counter()
+        result = METHODS[method](view)
+        seconds = time.perf_counter() - started
+        tf, three_d = (nssim(result, view.values, fused, reading) for reading in READINGS)
+        score = Score(case.group, case.channel, case.study, case.name, method, (tf, three_d), seconds)
+        found.append(score)
+    return found
+
+
+def report(scores: list[Score], methods: Iterable[str]) -> int:
+    """Print a table for each group and channel, then our figures by set; 1 when a bar is missed."""
+    missed: list[str] = []
+    for group in ("seen", "unseen", "real"):
+        for channel in CHANNELS:
+            rows = [s for s in scores if (s.group, s.channel) == (group, channel)]
+            if rows:
+                missed += table(group, channel, rows, methods)
+    sets = [(c, s) for c, s in SETS if any(o.study == s and o.channel == c for o in scores)]
+    if sets:
+        say("\nmean N_SSIM tf / 3d by set" + " " * 8 + "".join(f"{c[:3]} {s:<13}" for c, s in sets))
+        for method in methods:
+            cells = []
+            for channel, study in sets:
+                some = [
+                    s.n_ssim for s in scores if (s.channel, s.study, s.method) == (channel, study, method)
+                ]
+                tf, three_d = np.nanmean(np.array(some), axis=0)
+                cells.append(f"{tf:+.2f} / {three_d:+.2f}    ")
+            say(f"{method:<34}" + "".join(cells))
+    for line in missed:
+        say(f"missed: {line}")
+    return 1 if missed else 0
+
+
+def table(group: str, channel: str, rows: list[Score], methods: Iterable[str]) -> list[str]:
+    """Print the table of a group and channel; the bars that it misses."""
+    count = len({row.name for row in rows})
+    say(f"\n{group}, {channel}: {count} images")
+    titles = ("mean tf", "mean 3d", "median", "5th perc.", "< 0", f"< {LOSS}", "s")
+    say(f"{'':<18}" + "".join(f"{title:>10}" for title in titles))
+    means, ours = {}, None
+    for method in methods:
+        mine = [row for row in rows if row.method == method]
+        values = np.array([row.n_ssim for row in mine])
+        values = values[np.isfinite(values).all(axis=1)]
+        worse = values.min(axis=1)
+        means[method] = values.mean(axis=0)
+        losses = float(np.mean(worse < LOSS))
+        lowest = float(np.percentile(worse, 5))
+        if method == OURS:
+            ours = lowest, losses
+        cells = [f"{v:+.3f}" for v in (*means[method], float(np.median(worse)), lowest)]
+        cells += [f"{np.mean(worse < 0):.1%}", f"{losses:.1%}"]
+        cells.append(f"{np.median([row.seconds for row in mine]):.2f}")
+        say(f"{method:<18}" + "".join(f"{cell:>10}" for cell in cells))
+    return [] if ours is None else bars(group, channel, means, *ours)
+
+
+def bars(
+    group: str, channel: str, means: dict[str, "np.typing.NDArray[np.float64]"], lowest: float, losses: float
+) -> list[str]:
+    """Bars that our row misses."""
+    missed = []
+    name = f"{group}, {channel}"
+    for number, reading in enumerate(READINGS):
+        others = {m: float(v[number]) for m, v in means.items() if not m.startswith(OURS)}
+        best = max(others, key=lambda m: others[m], default=None)
+        mine = float(means[OURS][number])
+        if group == "real":
+            if mine <= 0:
+                missed.append(f"{name}: mean {reading} {mine:+.3f} (bar: above 0)")
+        elif best is not None and mine <= others[best]:
+            missed.append(f"{name}: mean {reading} {mine:+.3f}, {best.strip()} has {others[best]:+.3f}")
+    if losses > MOST_LOSSES[group]:
+        missed.append(f"{name}: {losses:.1%} below {LOSS} (bar: at most {MOST_LOSSES[group]:.0%})")
+    if group != "real" and lowest < 0:
+        missed.append(f"{name}: 5th percentile {lowest:+.3f} (bar: at least 0)")
+    return missed
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,102 @@
+"""Test images of the quality benchmarks: simulated ones of fixed seeds, and views made of real stacks.
+
+Their seeds are used by no training, no validation and no guard.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Source"))
+
+from lightsheet.core.axes import ZYX, Channel, SpacingUm
+from lightsheet.core.volumes import open_volume
+from lightsheet.simulate.dataset import SimulatedPair, pair_from_stack, simulate_pair
+from lightsheet.simulate.presets import PRESETS
+from lightsheet.simulate.variety import DRAWN_STUDY, WIDE, drawn_pair, other_microscope
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 900_000
+_SMALLEST_STACK = 16
+_STACK_ZYX: ZYX = (64, 256, 256)
+_SETS: tuple[tuple[Channel, int], ...] = tuple(
+    (channel, study) for study, preset in PRESETS.items() for channel in preset.channels
+)
+SETS = tuple(sorted(_SETS, key=lambda one: (one[0] != "nucleus", one[1])))
+"""The seven sets of the challenge: nucleus in studies 1 to 5, membrane in 1 and 3."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test image.
+
+    Attributes
+    ----------
+    group : "seen", "unseen" or "real"
+    channel : what is stained
+    study : one of the challenge's, or None
+    name : of the specimen
+    view, fused : counts (Z, Y, X)
+    spacing_um : voxel size (z, y, x)
+    psf_um : sigma of the point spread function (axial, lateral), micrometres
+    further : further registered views
+    """
+
+    group: str
+    channel: Channel
+    study: int | None
+    name: str
+    view: NDArray[np.uint16]
+    fused: NDArray[np.uint16]
+    spacing_um: SpacingUm
+    psf_um: tuple[float, float]
+    further: tuple[NDArray[np.uint16], ...] = ()
+
+
+def seen_case(channel: Channel, study: int, number: int, shape: ZYX, views: int = 1) -> Case:
+    """Specimen of a study that the models were trained on."""
+    pair = simulate_pair(study, channel, (SEED, study, number), shape, keep_views=views)
+    return _case("seen", channel, study, f"study {study}, {channel} {number}", pair)
+
+
+def unseen_case(channel: Channel, number: int, shape: ZYX, views: int = 1) -> Case:
+    """Specimen of a study of its own, drawn from ranges wider than anything the models were trained on."""
+    pair = drawn_pair(channel, (SEED, DRAWN_STUDY, number), shape, WIDE, keep_views=views)
+    return _case("unseen", channel, None, f"drawn study, {channel} {number}", pair)
+
+
+def real_cases(folder: Path, path: Path, channel: Channel) -> list[Case]:
+    """Make views of a real stack, by the optics of each study on microscopes unlike those of the training."""
+    with open_volume(path) as volume:
+        if volume.info.spacing_um is None or min(volume.shape_zyx) < _SMALLEST_STACK:
+            return []
+        stack, spacing = volume.read(0, min(volume.shape_zyx[0], _STACK_ZYX[0])), volume.info.spacing_um
+    stack = stack[:, : _STACK_ZYX[1], : _STACK_ZYX[2]]
+    found = []
+    for number, study in enumerate(PRESETS):
+        vary = other_microscope(np.random.default_rng([SEED, number]))
+        pair = pair_from_stack(stack, spacing, PRESETS[study], (SEED, number), path.name, vary=vary)
+        name = f"{path.relative_to(folder)}, optics {study}"
+        found.append(_case("real", channel, None, name, pair))
+    return found
+
+
+def real_stacks(folder: Path) -> list[tuple[Path, Channel]]:
+    """Real stacks of both channels."""
+    rooms: tuple[tuple[str, Channel], ...] = (("nuclei3d", "nucleus"), ("membranes3d", "membrane"))
+    return [
+        (path, channel)
+        for room, channel in rooms
+        for path in sorted((folder / room).glob("*.tif"))
+        if not path.stem.endswith("_labels")
+    ]
+
+
+def _case(group: str, channel: Channel, study: int | None, name: str, pair: SimulatedPair) -> Case:
+    optics = pair.parameters["views"][0]
+    axial = (1 / (1 / optics["sheet_waist_um"] ** 2 + 1 / optics["psf_axial_um"] ** 2)) ** 0.5
+    psf = axial, optics["psf_lateral_um"]
+    return Case(group, channel, study, name, pair.view, pair.fused, pair.spacing_um, psf, pair.further)

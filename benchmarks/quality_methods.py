@@ -1,0 +1,210 @@
+"""The ways to fuse from one view that ``fusion_quality.py`` compares, from counts to normalised intensity.
+
+identity            the view itself
+Gaussian            sigma 0.442 voxels for nuclei, 0.5 for membranes: a submission to the challenge
+Richardson-Lucy     10 iterations with the point spread function that the view was simulated with (a user
+                    would have to measure it), by scikit-image
+reference           recipe of team RWTH-GE: 3D U-Net with instance norm, image and surface distance,
+                    100 x (1 - SSIM) + L1, no augmentation; its prediction is the result
+ + difference       the same, blended with the view by the size of their difference (lWM, arXiv 2503.16075)
+ + gate             the same, with tiles kept as they are where little is lit or little seems to be missing
+                    (the idea of XU's entry; here the SSIM of view and prediction tells the latter)
+MONAI               MONAI's U-Net as its tutorials set it up, mean absolute error, the image alone
+ours, no guard      our model, its prediction as it is
+ours                what apply_script.py and the container write
+
+The networks of the rivals were trained on the same volumes for the same time, see quality_rivals.py.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lightsheet.core.axes import Channel
+from lightsheet.core.intensity import Normalization, percentiles
+from lightsheet.core.lazy import LazyVolume
+from lightsheet.core.model_folder import ModelFolder, open_model
+from lightsheet.core.volume import VolumeInfo
+from lightsheet.evaluate.ssim import ssim
+from lightsheet.fuse.choose import choose_for, shipped_models
+from lightsheet.fuse.evidence import features_of, predicted_blocks
+from lightsheet.fuse.guard import guard_of
+from lightsheet.fuse.inputs import NetworkInputs, prepare_inputs
+from lightsheet.fuse.loaded_model import LoadedModel, load_model
+from lightsheet.fuse.measure import measure
+from lightsheet.fuse.parity import predict_block
+from quality_cases import ROOT, Case
+
+Floats = NDArray[np.float32]
+SIGMA: dict[Channel, float] = {"nucleus": 0.442, "membrane": 0.5}
+RIVALS = ROOT / "resources" / "rivals"
+_ITERATIONS = 10
+_TILE_YX = 64
+_FEW_PLANES = 3
+_LIKE_ENOUGH = 0.9
+_LEAST_LIT: dict[Channel, float] = {"nucleus": 0.3, "membrane": 0.1}
+
+
+class View:
+    """A test image as a method gets it."""
+
+    def __init__(self, case: Case) -> None:
+        z, y, x = case.view.shape
+        self.case = case
+        known = case.study
+        self.info = VolumeInfo(case.name, (z, y, x), "uint16", case.spacing_um, case.channel, known)
+        self.volume = LazyVolume(self.info, lambda z0, z1: case.view[z0:z1])
+        self.normalization = Normalization(*percentiles(self.volume))
+        self.values: Floats = self.normalization.apply(case.view)
+        self.everything = slice(0, z), slice(0, y), slice(0, x)
+
+    def channels(self, inputs: NetworkInputs) -> Floats:
+        """Input of a network, (C, Z, Y, X)."""
+        return inputs.channels(self.case.view, self.everything)
+
+
+def identity(view: View) -> Floats:
+    """Copy the view."""
+    return view.values
+
+
+def gaussian(view: View) -> Floats:
+    """Blur slightly."""
+    blurred: Floats = ndimage.gaussian_filter(view.values, SIGMA[view.case.channel])
+    return blurred
+
+
+def richardson_lucy(view: View) -> Floats:
+    """Deconvolve with the true point spread function."""
+    from skimage.restoration import richardson_lucy as deconvolve
+
+    axial, lateral = view.case.psf_um
+    sigma = [s / step for s, step in zip((axial, lateral, lateral), view.case.spacing_um, strict=True)]
+    reach = [max(1, int(np.ceil(3 * s))) for s in sigma]
+    grids = np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij")
+    psf = np.exp(-0.5 * sum((g / max(s, 1e-3)) ** 2 for g, s in zip(grids, sigma, strict=True)))
+    lowest = float(view.values.min())
+    seen = view.values - lowest + 1e-3
+    result: Floats = deconvolve(seen, psf / psf.sum(), num_iter=_ITERATIONS, clip=False).astype(np.float32)
+    return result + lowest
+
+
+@lru_cache(maxsize=32)
+def reference_model(channel: Channel) -> LoadedModel:
+    """Rival of the reference's recipe."""
+    return load_model(open_model(RIVALS / f"Reference_{channel.title()}"), "cpu")
+
+
+@lru_cache(maxsize=1)
+def _of_reference(view: View) -> Floats:
+    model = reference_model(view.case.channel)
+    inputs = prepare_inputs(view.volume, model.settings)
+    model = model.for_volume(view.volume, inputs)
+    return predict_block(model.program, model.runtime, view.channels(inputs))
+
+
+def reference(view: View) -> Floats:
+    """Predict by the reference's recipe."""
+    return _of_reference(view)
+
+
+def difference_weighted(view: View) -> Floats:
+    """Blend the reference's prediction with the view by the size of their difference."""
+    prediction = _of_reference(view)
+    size = np.abs(prediction - view.values)
+    weight = (size - size.min()) / max(float(np.ptp(size)), 1e-9)
+    return view.values + weight * (prediction - view.values)
+
+
+def gated(view: View) -> Floats:
+    """Keep tiles of the view where little is lit, or where the prediction is nearly the same."""
+    prediction, result = _of_reference(view), view.values.copy()
+    lit = view.values > _two_means(view.values)
+    depth, height, width = view.values.shape
+    for z in range(0, depth, _FEW_PLANES):
+        for y in range(0, height, _TILE_YX):
+            for x in range(0, width, _TILE_YX):
+                tile = slice(z, z + _FEW_PLANES), slice(y, y + _TILE_YX), slice(x, x + _TILE_YX)
+                if lit[tile].mean() < _LEAST_LIT[view.case.channel]:
+                    continue
+                like = ssim(view.values[tile], prediction[tile], "3d")
+                if like <= _LIKE_ENOUGH:
+                    result[tile] = prediction[tile]
+    return result
+
+
+def _two_means(values: Floats) -> float:
+    """Threshold half way between the means of two clusters (k-means in one dimension)."""
+    threshold = float(values.mean())
+    for _ in range(20):
+        high, low = values[values > threshold], values[values <= threshold]
+        if not high.size or not low.size:
+            break
+        threshold = float(high.mean() + low.mean()) / 2
+    return threshold
+
+
+def monai(view: View) -> Floats:
+    """Predict by MONAI's U-Net."""
+    from quality_rivals import load_monai, predict_monai
+
+    return predict_monai(load_monai(RIVALS / f"Monai_{view.case.channel.title()}"), view.values)
+
+
+@lru_cache(maxsize=4)
+def _models(folder: Path | None) -> tuple[ModelFolder, ...]:
+    return tuple(shipped_models(folder))
+
+
+@lru_cache(maxsize=32)
+def _loaded(folder: Path) -> LoadedModel:
+    return load_model(open_model(folder), "cpu")
+
+
+class Ours:
+    """Our models, chosen as the container chooses.
+
+    Parameters
+    ----------
+    models : folder of models; default the shipped ones
+    guard : whether the guard has its say
+    """
+
+    def __init__(self, models: Path | None = None, *, guard: bool = True) -> None:
+        self._folder, self._guard = models, guard
+
+    def __call__(self, view: View) -> Floats:
+        """Predict, and apply what the guard allows."""
+        prediction, folder, inputs = _of_ours(view, self._folder)
+        guard = guard_of(folder)
+        if not self._guard or guard is None:
+            return prediction
+        blocks = list(predicted_blocks(view.volume, inputs, _loaded(folder.path)))
+        verdict = guard.judge(features_of(blocks, measure(view.volume)))
+        return guard.apply(view.values, prediction, verdict.gate)
+
+
+@lru_cache(maxsize=1)
+def _of_ours(view: View, models: Path | None) -> tuple[Floats, ModelFolder, NetworkInputs]:
+    folder = choose_for(view.volume, list(_models(models)), given=False, trust_channel=True).model
+    model = _loaded(folder.path)
+    inputs = prepare_inputs(view.volume, model.settings)
+    prediction = predict_block(model.program, model.runtime, view.channels(inputs))
+    return prediction, folder, inputs
+
+
+METHODS: dict[str, Callable[[View], Floats]] = {
+    "identity": identity,
+    "Gaussian": gaussian,
+    "Richardson-Lucy": richardson_lucy,
+    "reference": reference,
+    " + difference": difference_weighted,
+    " + gate": gated,
+    "MONAI": monai,
+    "ours, no guard": Ours(guard=False),
+    "ours": Ours(),
+}

@@ -1,0 +1,67 @@
+"""The commands behind the shipped models and the table of scores, on settings small enough for a test."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightsheet.core.model_folder import open_model
+from lightsheet.core.splits import read_pairs
+from lightsheet.fuse.guard import guard_of
+
+ROOT = Path(__file__).parents[1]
+TINY = "16,40,40"
+
+
+def bench(script: str, *arguments: object, code: int | None = 0) -> str:
+    words = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
+    assert code is None or done.returncode == code, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_models_are_trained_shipped_exported_and_guarded_and_kept_the_second_time(tmp_path: Path) -> None:
+    small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 4, "--unseen_shape", TINY]
+    short = ["--minutes", 0.05, "--set_minutes", 0.03, "--samples", 10, "--patch_size", "16,16,16"]
+    names = ["Generalist", "Study1_Membrane"]
+    options = ["--options", "feat_channels", 2, "samples_per_epoch", 20, "precision", "fp32"]
+    flags = ["--output", tmp_path / "runs", "--models", tmp_path / "models", *small, *short]
+    bench("models.py", *flags, "--only", *names, *options)
+    general, special = (open_model(tmp_path / "models" / name) for name in names)
+    assert (general.settings.channel, general.settings.studies) == (None, (1, 2, 3, 4, 5, 6))
+    assert (special.settings.channel, special.settings.studies) == ("membrane", (1,))
+    assert special.settings.training["pretrained"] is not None
+    for model in (general, special):
+        assert guard_of(model) is not None
+        assert (model.path / "weights.safetensors").stat().st_size < 100_000
+    runs = tmp_path / "runs"
+    lists = {part: read_pairs(runs / "lists" / f"Generalist_{part}.csv", runs) for part in ("train", "val")}
+    assert not {p.view for p in lists["train"]} & {p.view for p in lists["val"]}
+    assert len(lists["train"]) == len(lists["val"]) == 9
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*") if path.is_file()}
+    bench("models.py", *flags, "--only", *names, *options)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*") if p.is_file()}
+
+
+def test_the_table_of_scores(tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    methods = ["identity", "Gaussian", "ours, no guard", "ours"]
+    flags = ["--seen", 1, "--unseen", 1, "--shape", "16,48,48", "--methods", *methods, "--output", scores]
+    told = bench("fusion_quality.py", *flags, code=None)
+    rows = json.loads(scores.read_text())
+    assert len(rows) == 9 * len(methods)
+    for row in rows:
+        if row["method"] == "identity":
+            assert row["n_ssim"] == [0.0, 0.0]
+    for group in ("seen", "unseen"):
+        for channel in ("nucleus", "membrane"):
+            assert f"{group}, {channel}:" in told
+    mine = [
+        r["n_ssim"][0] for r in rows if (r["group"], r["channel"], r["method"]) == ("seen", "nucleus", "ours")
+    ]
+    start = told.index("seen, nucleus:")
+    row = next(line for line in told[start:].splitlines() if line.startswith("ours  "))
+    assert float(row.split()[1]) == pytest.approx(np.mean(mine), abs=6e-4)
