@@ -9,6 +9,8 @@ other channel    nuclei given to the model for membranes, and the other way roun
 real             with --real: real stacks, views made by the forward model with another microscope's optics
 
 Scores are of whole volumes, for the worse of the two readings of the challenge's SSIM as well as for each.
+Below the table, what the guard expected of an image against what came (of images whose correction is
+applied), and the map of gains against the errors: voxels with about the same predicted gain, taken together.
 Ends with 1 when, of the unseen studies, the mean with the guard is below that without, or more than 2 % of
 the images score below -0.02.
 """
@@ -46,9 +48,12 @@ from lightsheet.fuse.parity import READINGS, predict_block
 from lightsheet.simulate.dataset import pair_from_stack, simulate_pair
 from lightsheet.simulate.presets import PRESETS
 from lightsheet.simulate.variety import WIDE, drawn_pair, other_microscope
+from quality_cases import real_stacks
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS, MOST_LOSSES = -0.02, 0.02
+GAIN_EDGES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+EXPECTED_EDGES = np.array([0.2, 0.4, 0.6, 0.8])
 GROUPS = ("seen", "unseen", "seen well", "other channel", "real")
 OTHER: dict[Channel, Channel] = {"nucleus": "membrane", "membrane": "nucleus"}
 Counts = NDArray[np.uint16]
@@ -75,6 +80,7 @@ class Outcome:
     guarded: tuple[float, ...]
     gate: float
     expected: float
+    errors: NDArray[np.float64]
 
 
 def main() -> int:
@@ -85,6 +91,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7000, help="first seed of the specimens")
     parser.add_argument("--models", type=Path, default=ROOT / "resources" / "models", help="Generalist_*")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
+    parser.add_argument("--figure", type=Path, help="PNG of what was expected and what came")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
     z, y, x = map(int, arguments.shape.split(","))
@@ -103,7 +110,7 @@ def main() -> int:
             for found in pool.map(real, stacks):
                 outcomes += found
     print_line(f"{len(outcomes)} images of {arguments.shape} voxels, {time.monotonic() - started:.0f} s")
-    return report(outcomes)
+    return report(outcomes, arguments.figure)
 
 
 def simulated(job: tuple[Channel, int, int, ZYX, Path]) -> list[Outcome]:
@@ -144,7 +151,15 @@ def outcome(case: Case, models: Path) -> Outcome:
     without, guarded = (
         tuple(nssim(one, view, fused, reading) for reading in READINGS) for one in (prediction, result)
     )
-    return Outcome(case.group, case.model, without, guarded, verdict.gate, verdict.expected)
+    errors = np.zeros((3, len(GAIN_EDGES) + 1))
+    if verdict.gate and guard.gains is not None:
+        gains = guard.gains.at(view, guard.apply(view, prediction, 1.0), verdict.gate)
+        bins = np.digitize(gains, GAIN_EDGES).ravel()
+        before, after = (np.abs(one - fused).ravel() for one in (view, result))
+        errors = np.stack(
+            [np.bincount(bins, w, errors.shape[1]) for w in (before * gains.ravel(), before, after)]
+        )
+    return Outcome(case.group, case.model, without, guarded, verdict.gate, verdict.expected, errors)
 
 
 @lru_cache
@@ -155,17 +170,6 @@ def loaded(folder: Path) -> tuple[LoadedModel, Guard]:
     if guard is None:
         raise SystemExit(f"{folder}: expected a guard.json, got none; see calibrate_guard.py")
     return load_model(opened, "cpu"), guard
-
-
-def real_stacks(folder: Path) -> list[tuple[Path, Channel]]:
-    """Real stacks of both channels that tell their voxel size."""
-    rooms: tuple[tuple[str, Channel], ...] = (("nuclei3d", "nucleus"), ("membranes3d", "membrane"))
-    return [
-        (path, channel)
-        for room, channel in rooms
-        for path in sorted((folder / room).glob("*.tif"))
-        if not path.stem.endswith("_labels")
-    ]
 
 
 def real(job: tuple[tuple[Path, Channel], int, Path]) -> list[Outcome]:
@@ -184,7 +188,7 @@ def real(job: tuple[tuple[Path, Channel], int, Path]) -> list[Outcome]:
     return found
 
 
-def report(outcomes: list[Outcome]) -> int:
+def report(outcomes: list[Outcome], figure: Path | None) -> int:
     """Print the table; 1 when a bar is missed."""
     rows: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for one in outcomes:
@@ -202,9 +206,65 @@ def report(outcomes: list[Outcome]) -> int:
                 print_line(f"{f'{group}, {channel}':<26}{len(rows[group, channel]):>7}" + shown(figures))
                 if group == "unseen" and channel == "both":
                     missed = bars(figures)
+    calibration(outcomes, figure)
     for line in missed:
         print_line(f"missed: {line}")
     return 1 if missed else 0
+
+
+def calibration(outcomes: list[Outcome], figure: Path | None) -> None:
+    """Print, and draw, what was expected against what came, of images and of places in them."""
+    used = [one for one in outcomes if one.gate and np.isfinite(one.guarded).all()]
+    expected = np.array([one.expected for one in used])
+    came = np.array([min(one.guarded) for one in used])
+    print_line(
+        f"\nN_SSIM of {len(used)} images, expected and come (correlation {correlation(expected, came):.2f})"
+    )
+    bins = np.digitize(expected, EXPECTED_EDGES)
+    for number in np.unique(bins):
+        some = bins == number
+        print_line(f"{some.sum():>7} images {expected[some].mean():>+8.2f}{came[some].mean():>+8.2f}")
+    sums = np.sum([one.errors for one in used], axis=0)
+    filled = sums[1] > 0
+    told, true = sums[0][filled] / sums[1][filled], 1 - sums[2][filled] / sums[1][filled]
+    print_line("share of the view's error that goes, predicted by the map and come")
+    for share, a, b in zip(sums[1][filled] / sums[1].sum(), told, true, strict=True):
+        print_line(f"{share:>7.0%} of the error {a:>+8.2f}{b:>+8.2f}")
+    if figure is not None:
+        draw(expected, came, told, true, figure)
+
+
+def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Pearson's; 0 of fewer than three numbers."""
+    return float(np.corrcoef(first, second)[0, 1]) if len(first) > 2 else 0.0
+
+
+def draw(
+    expected: NDArray[np.float64],
+    came: NDArray[np.float64],
+    told: NDArray[np.float64],
+    true: NDArray[np.float64],
+    target: Path,
+) -> None:
+    """Draw both calibrations."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+    axes[0].plot(expected, np.maximum(came, -1), "o", ms=3, alpha=0.5)
+    axes[0].set(
+        xlabel="N_SSIM that the guard expects", ylabel="N_SSIM (below -1 drawn at -1)", title="images"
+    )
+    axes[1].plot(told, true, "o-")
+    axes[1].set(xlabel="predicted gain", ylabel="gain", title="places, by predicted gain")
+    for one in axes:
+        one.plot([0, 1], [0, 1], "k:", lw=1)
+        one.grid(alpha=0.3)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)
 
 
 def figures_of(outcomes: list[Outcome]) -> dict[str, tuple[float, float]]:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Source"))
 from lightsheet.core.axes import ZYX, Channel, SpacingUm
 from lightsheet.core.volumes import open_volume
 from lightsheet.simulate.dataset import SimulatedPair, pair_from_stack, simulate_pair
+from lightsheet.simulate.optics import Optics
 from lightsheet.simulate.presets import PRESETS
 from lightsheet.simulate.variety import DRAWN_STUDY, WIDE, drawn_pair, other_microscope
 
@@ -41,7 +42,7 @@ class Case:
     name : of the specimen
     view, fused : counts (Z, Y, X)
     spacing_um : voxel size (z, y, x)
-    psf_um : sigma of the point spread function (axial, lateral), micrometres
+    optics : of each view that was fused, the first one's first
     further : further registered views
     """
 
@@ -52,8 +53,14 @@ class Case:
     view: NDArray[np.uint16]
     fused: NDArray[np.uint16]
     spacing_um: SpacingUm
-    psf_um: tuple[float, float]
+    optics: tuple[Optics, ...]
     further: tuple[NDArray[np.uint16], ...] = ()
+
+    @property
+    def psf_um(self) -> tuple[float, float]:
+        """Sigma of the point spread function (axial, lateral), micrometres."""
+        one = self.optics[0]
+        return (1 / (1 / one.sheet_waist_um**2 + 1 / one.psf_axial_um**2)) ** 0.5, one.psf_lateral_um
 
 
 def seen_case(channel: Channel, study: int, number: int, shape: ZYX, views: int = 1) -> Case:
@@ -96,7 +103,5 @@ def real_stacks(folder: Path) -> list[tuple[Path, Channel]]:
 
 
 def _case(group: str, channel: Channel, study: int | None, name: str, pair: SimulatedPair) -> Case:
-    optics = pair.parameters["views"][0]
-    axial = (1 / (1 / optics["sheet_waist_um"] ** 2 + 1 / optics["psf_axial_um"] ** 2)) ** 0.5
-    psf = axial, optics["psf_lateral_um"]
-    return Case(group, channel, study, name, pair.view, pair.fused, pair.spacing_um, psf, pair.further)
+    optics = tuple(Optics(**one) for one in pair.parameters["views"])
+    return Case(group, channel, study, name, pair.view, pair.fused, pair.spacing_um, optics, pair.further)

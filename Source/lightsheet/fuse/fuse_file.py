@@ -5,19 +5,16 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import lightsheet
 from lightsheet.core.allocator import keep_freed_memory
-from lightsheet.core.errors import LightsheetError, ModelError, SettingsError, VolumeError
-from lightsheet.core.files import content_hash, settings_hash
+from lightsheet.core.errors import ModelError, SettingsError, VolumeError
+from lightsheet.core.files import settings_hash
 from lightsheet.core.model_folder import ModelFolder, open_model
 from lightsheet.core.progress import LOG
-from lightsheet.core.tiff_metadata import PROVENANCE_KEY
 from lightsheet.core.view_names import MOST_VIEWS, further_views
-from lightsheet.core.volume import Overrides, VolumeInfo
+from lightsheet.core.volume import Overrides
 from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable
 from lightsheet.fuse.choose import Choice, choose_for, shipped_models
 from lightsheet.fuse.evidence import features_of, predicted_blocks
@@ -31,6 +28,7 @@ from lightsheet.fuse.measure import measure
 from lightsheet.fuse.members import FlippedRuntime, Member, add_to_mean, members
 from lightsheet.fuse.planning import PredictionPlan, plan_of_sizes, plan_prediction
 from lightsheet.fuse.predict import Deadline, predict_slabs
+from lightsheet.fuse.provenance import made_before, record_of
 from lightsheet.fuse.resources import Resources
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.texture import Features
@@ -126,8 +124,8 @@ class Fuser:
         deadline = self._resources.deadline()
         given = overrides or Overrides()
         others = further_views(view, self._views)
-        record = self._record(view, read_info(view, given), others)
-        made = _made_before(output)
+        record = record_of(view, read_info(view, given), others, self._models, self.settings)
+        made = made_before(output)
         if not overwrite and made.get("key") == record["key"]:
             LOG.info("%s: done before, kept (--overwrite to do it again)", output)
             return Fused(output, True, str(made.get("model")), gate=float(made.get("gate", 1.0)))
@@ -171,6 +169,7 @@ class Fuser:
                 continue
             measured = measured or measure(job.volume)
             prepared = self._prepared(job, folder)
+            self._planned(job, prepared)  # flags that can't be are told before anything is predicted
             blocks = list(predicted_blocks(job.volume, prepared.inputs, prepared.model))
             verdict = guard.judge(features_of(blocks, measured))
             LOG.info("%s: guard of %s: %s", job.view.name, folder.name, verdict)
@@ -266,14 +265,23 @@ class Fuser:
         model, shape = prepared.model, job.volume.info.shape_zyx
         if journal is not None and journal.plan is not None:
             return plan_of_sizes(shape, model.program, model.runtime, journal.plan)
-        limits = self._resources.limits()
-        plan = plan_prediction(shape, model.program, model.patch_zyx, model.runtime, limits)
+        plan = self._planned(job, prepared)
         for line in (
             f"model {job.record['model']}: {job.record['choice']['reason']}",
             *plan.lines(model.runtime),
         ):
             LOG.info("%s: %s", job.view.name, line)
         return plan
+
+    def _planned(self, job: Job, prepared: Prepared) -> PredictionPlan:
+        """Plan the tiles, once for a model."""
+        model = prepared.model
+        if model.folder.path not in job.plans:
+            limits, shape = self._resources.limits(), job.volume.info.shape_zyx
+            job.plans[model.folder.path] = plan_prediction(
+                shape, model.program, model.patch_zyx, model.runtime, limits
+            )
+        return job.plans[model.folder.path]
 
     def _prepared(self, job: Job, folder: ModelFolder) -> Prepared:
         """Load a model and make its inputs for the view."""
@@ -287,40 +295,6 @@ class Fuser:
             inputs = prepare_inputs(job.volume, loaded.settings, stored, job.further)
             job.prepared = Prepared(loaded.for_volume(job.volume, inputs), inputs)
         return job.prepared
-
-    def _record(self, view: Path, info: VolumeInfo, others: Sequence[Path]) -> dict[str, Any]:
-        """Say how the result is made; its key tells whether a result that is there is the same.
-
-        The key holds all models there are to choose from, as the choice follows from them and the view.
-        """
-        settings = self.settings
-        target = choose_target(settings.device, settings.precision, settings.runtime)
-        record: dict[str, Any] = {
-            "made_by": "lightsheet apply",
-            "version": lightsheet.__version__,
-            "view": view.name,
-            "view_sha256": content_hash(view),
-            "patch_size": settings.patch_size,
-            "overlap": settings.overlap,
-            "runtime": target.runtime,
-            "device": target.device,
-            "precision": settings.precision,
-            "flips": settings.flips,
-            "ensemble": settings.ensemble,
-            "guard": settings.guard,
-            "spacing_um": info.spacing_um,
-            "channel": info.channel,
-            "study": info.study,
-        }
-        if settings.confidence:
-            record["confidence"] = True
-        if others:
-            record["further_views_sha256"] = {path.name: content_hash(path) for path in others}
-        models = [model.key for model in self._models]
-        record["key"] = settings_hash({**record, "view": None, "models": models})
-        if info.metadata.get(PROVENANCE_KEY) is not None:
-            record["view_provenance"] = info.metadata[PROVENANCE_KEY]
-        return record
 
 
 def _check_same_grid(volume: LazyVolume, further: Sequence[LazyVolume]) -> None:
@@ -336,14 +310,3 @@ def _refuse_without_information(volume: LazyVolume) -> None:
     why = usable(volume)
     if why is not None:
         raise VolumeError(f"{volume.info.source}: expected a view with information in it, got none: {why}")
-
-
-def _made_before(result: Path) -> dict[str, Any]:
-    """Provenance of a result made before; empty if there is none that can be read."""
-    if not result.exists():
-        return {}
-    try:
-        made = read_info(result).metadata.get(PROVENANCE_KEY)
-    except LightsheetError:
-        return {}
-    return made if isinstance(made, dict) else {}

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Job:
     further: tuple[LazyVolume, ...] = ()
     prepared: Prepared | None = None
     trust: Trust | None = None
+    plans: dict[Path, PredictionPlan] = field(default_factory=dict)
 
     def result(
         self, planes: Iterator[Floats], normalization: Normalization

@@ -1,0 +1,129 @@
+"""What each part of the recipe is worth: the same training with one thing changed, on the same volumes.
+
+Reads the volumes and lists that models.py made (nuclei and membranes of all studies, and of drawn ones),
+trains every variant for the same time from each of some seeds, and scores it without its guard on the test
+images of fusion_quality.py: seen and unseen, mean N_SSIM of both readings, and losses by the worse one. The
+spread is that of the mean over the seeds. What is trained already is kept, so the command can be stopped.
+All images are simulated.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo import CHANNELS, GROUPS, run
+from lightsheet.core.axes import ZYX
+from lightsheet.core.model_folder import SETTINGS, open_model
+from lightsheet.evaluate.metrics import nssim
+from lightsheet.fuse.inputs import prepare_inputs
+from lightsheet.fuse.loaded_model import load_model
+from lightsheet.fuse.parity import predict_block
+from models import AUGMENTATIONS, GENERALIST, LOSS
+from quality_cases import SETS, Case, seen_case, unseen_case
+from quality_methods import View
+
+READINGS = ("tf", "3d")
+LOSS_BELOW = -0.02
+RECIPE: dict[str, tuple[object, ...]] = {
+    "image_groups": (GROUPS,),
+    "augmentations": (AUGMENTATIONS,),
+    "loss": LOSS,
+}
+# Each variant replaces a part of the recipe, or adds flags.
+VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
+    "recipe": {},
+    "image alone": {"image_groups": ("data/raw_image",)},
+    "no light path": {"image_groups": ("data/raw_image,data/surface_distance",)},
+    "no surface distance": {"image_groups": ("data/raw_image,data/light_map",)},
+    "flips and rotations only": {"augmentations": (None,)},
+    "1 - SSIM, not 1 - N_SSIM": {"loss": ()},
+    "no residual": {"more": ("--no_residual",)},
+    "instance norm": {"more": ("--layer_norm", "instance")},
+    "no average of weights": {"more": ("--ema", 0)},
+    "constant learning rate": {"more": ("--schedule", "constant")},
+    "with physics": {"more": ("--use_physics",)},
+    "with physics, weight x 5": {"more": ("--use_physics", "--physics_weight", 0.1)},
+}
+
+
+def main() -> int:
+    """Train what is not there yet, score, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("runs/models"), help="folder that models.py filled")
+    parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="folder of trainings")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--minutes", type=float, default=4.0, help="training time of each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of trainings")
+    parser.add_argument("--seen", type=int, default=3, help="test images of each of the seven sets")
+    parser.add_argument("--unseen", type=int, default=12, help="test images of drawn studies by channel")
+    parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
+    arguments = parser.parse_args()
+    z, y, x = map(int, arguments.shape.split(","))
+    models = {
+        (variant, seed): train(variant, seed, arguments)
+        for seed in arguments.seeds
+        for variant in arguments.variants
+    }
+    views = [View(case) for case in cases(arguments.seen, arguments.unseen, (z, y, x))]
+    titles = "".join(f"{title:>18}" for title in ("seen tf", "seen 3d", "unseen tf", "unseen 3d"))
+    say(f"{'variant':<28}{titles}{'seen losses':>13}{'unseen':>8}")
+    for variant in arguments.variants:
+        found = np.array([scores(models[variant, seed], views) for seed in arguments.seeds])
+        means, spread = found.mean(axis=0), found.std(axis=0)
+        cells = "".join(f"{m:>+11.3f} ± {s:.3f}" for m, s in zip(means[:4], spread[:4], strict=True))
+        say(f"{variant:<28}{cells}{means[4]:>13.1%}{means[5]:>8.1%}")
+    return 0
+
+
+def train(variant: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """Train a variant from a seed."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in variant)
+    target: Path = arguments.output / f"{name}_{seed}"
+    if (target / SETTINGS).is_file():
+        return target
+    parts = {**RECIPE, **VARIANTS[variant]}
+    flags: list[object] = ["--image_groups", *parts["image_groups"], *parts["loss"]]
+    if parts["augmentations"][0] is not None:
+        flags += ["--augmentations", *parts["augmentations"]]
+    lists = [arguments.data / "lists" / f"{GENERALIST}_{part}.csv" for part in ("train", "val")]
+    files = ["--data_root", arguments.data, "--train_list", lists[0], "--val_list", lists[1]]
+    budget = ["--patch_size", "32,64,64", "--max_minutes", arguments.minutes, "--seed", seed]
+    # judged once, at the end: validation would take more time than training
+    budget += ["--samples_per_epoch", 1_000_000]
+    run("train_script.py", *flags, *files, *budget, *parts.get("more", ()), "--output_path", target)
+    return target
+
+
+def cases(seen: int, unseen: int, shape: ZYX) -> list[Case]:
+    """Test images of both groups."""
+    known = [seen_case(channel, study, number, shape) for number in range(seen) for channel, study in SETS]
+    return known + [unseen_case(channel, number, shape) for number in range(unseen) for channel in CHANNELS]
+
+
+def scores(folder: Path, views: list[View]) -> list[float]:
+    """Mean N_SSIM seen (tf, 3d) and unseen (tf, 3d), and the shares of losses of both."""
+    model = load_model(open_model(folder), "cpu")
+    found: dict[str, list[list[float]]] = {"seen": [], "unseen": []}
+    for view in views:
+        inputs = prepare_inputs(view.volume, model.settings)
+        fitted = model.for_volume(view.volume, inputs)
+        prediction = predict_block(fitted.program, fitted.runtime, view.channels(inputs))
+        fused = view.normalization.apply(view.case.fused)
+        found[view.case.group].append([nssim(prediction, view.values, fused, r) for r in READINGS])
+    tables: dict[str, NDArray[np.float64]] = {group: np.array(some) for group, some in found.items()}
+    means = [float(value) for group in ("seen", "unseen") for value in np.nanmean(tables[group], axis=0)]
+    losses = [float(np.mean(tables[group].min(axis=1) < LOSS_BELOW)) for group in ("seen", "unseen")]
+    return means + losses
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
