@@ -217,9 +217,8 @@ def calibration(outcomes: list[Outcome], figure: Path | None) -> None:
     used = [one for one in outcomes if one.gate and np.isfinite(one.guarded).all()]
     expected = np.array([one.expected for one in used])
     came = np.array([min(one.guarded) for one in used])
-    print_line(
-        f"\nN_SSIM of {len(used)} images, expected and come (correlation {correlation(expected, came):.2f})"
-    )
+    alike = correlation(expected, came)
+    print_line(f"\nN_SSIM of {len(used)} images, expected and come (correlation {alike:.2f})")
     bins = np.digitize(expected, EXPECTED_EDGES)
     for number in np.unique(bins):
         some = bins == number

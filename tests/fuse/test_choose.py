@@ -1,5 +1,6 @@
 """The model for an image follows from what the settings of the folders say."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -67,6 +68,14 @@ def test_the_shipped_model_and_the_reason(channel: str, study: int | None, name:
 
 def test_a_model_for_both_channels_comes_last() -> None:
     assert choose_shipped(image("membrane", 1), [SHIPPED[0], SHIPPED[3]]).model.name == "A"
+
+
+def test_a_model_for_both_channels_may_know_a_study_in_one_of_them_only(measured: list[ModelFolder]) -> None:
+    kinds = [kind for one in measured for kind in one.fingerprint["kinds"]]
+    both = dataclasses.replace(model("A", None, 1, 2, 3), fingerprint={"kinds": kinds})
+    other = model("B", "membrane", 1, 3)
+    for channel, study, name in (("nucleus", 2, "A"), ("membrane", 2, "B"), ("membrane", 3, "B")):
+        assert choose_shipped(image(channel, study), [both, other]).model.name == name
 
 
 def test_no_shipped_model_fits() -> None:

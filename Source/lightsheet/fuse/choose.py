@@ -22,6 +22,7 @@ from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.model_folder import SETTINGS, ModelFolder, open_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.fuse.candidates import Candidate, compare
+from lightsheet.fuse.fingerprint import kinds_of
 from lightsheet.fuse.likeness import ChannelVerdict, decide_channel
 from lightsheet.fuse.measure import measure
 from lightsheet.fuse.texture import Features
@@ -274,9 +275,16 @@ def _ranked(info: VolumeInfo, models: Sequence[ModelFolder]) -> list[ModelFolder
 
 def _rank(info: VolumeInfo, model: ModelFolder) -> int:
     studies = model.settings.studies
-    if info.study is not None and info.study in studies:
+    if info.study is not None and info.study in studies and _knows(model, info):
         return _FOR_STUDY
     return _OTHER_STUDY if len(studies) == 1 else _GENERALIST
+
+
+def _knows(model: ModelFolder, info: VolumeInfo) -> bool:
+    """Whether a model for both channels has seen the image's in its study; others say it by their channel."""
+    if model.settings.channel is not None or "kinds" not in model.fingerprint:
+        return True
+    return any(kind.channel == info.channel and kind.study == info.study for kind in kinds_of(model))
 
 
 def _reason(info: VolumeInfo, model: ModelFolder) -> str:

@@ -47,8 +47,16 @@ class Validation:
 
     @property
     def score(self) -> float:
-        """What the best weights are chosen by: the mean of both readings."""
-        return (self.mean_tf + self.mean_three_d) / 2
+        """What the best weights are chosen by: the mean of both readings, with a soft floor at -1.
+
+        N_SSIM has no lower limit, so that a single view that lacks little would choose the weights.
+        """
+        return (_mean(list(map(_floored, self.tf))) + _mean(list(map(_floored, self.three_d)))) / 2
+
+
+def _floored(score: float) -> float:
+    """Squeeze what is below 0 into -1 to 0, so that worse stays worse."""
+    return score if not score < 0 else score / (1 - score)
 
 
 def _mean(values: Sequence[float]) -> float:
