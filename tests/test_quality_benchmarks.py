@@ -33,7 +33,8 @@ def test_models_are_trained_shipped_exported_and_guarded_and_kept_the_second_tim
     general, special = (open_model(tmp_path / "models" / name) for name in names)
     assert (general.settings.channel, general.settings.studies) == (None, (1, 2, 3, 4, 5, 6))
     assert (special.settings.channel, special.settings.studies) == ("membrane", (1,))
-    assert special.settings.training["pretrained"] is not None
+    assert special.settings.training["pretrained"] == "Generalist"
+    assert "from the weights of Generalist" in (special.path / "README.md").read_text()
     for model in (general, special):
         assert guard_of(model) is not None
         assert (model.path / "weights.safetensors").stat().st_size < 100_000

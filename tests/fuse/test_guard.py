@@ -17,7 +17,15 @@ from lightsheet.core.model_folder import GUARD, ModelFolder, ModelSettings, open
 from lightsheet.core.splits import read_pairs
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_info, read_volume, write_volume
-from lightsheet.fuse.calibrate import Sample, calibrate, fit_guard, fit_shares, losses_left, what_it_would_do
+from lightsheet.fuse.calibrate import (
+    Sample,
+    better_shares,
+    calibrate,
+    fit_guard,
+    fit_shares,
+    losses_left,
+    what_it_would_do,
+)
 from lightsheet.fuse.confidence import GainSums, GainTable, table_of
 from lightsheet.fuse.data import open_pair
 from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
@@ -145,6 +153,20 @@ def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
     assert sorted(by_gate, reverse=True) == by_gate
     assert losses_left(one, np.zeros(7, np.float32)) == pytest.approx([0.0] * 4, abs=1e-4)
     assert all(map(math.isnan, losses_left(dataclasses.replace(one, fused=one.view), plain)))
+
+
+def test_shares_are_applied_only_where_they_leave_less() -> None:
+    samples = [sample(number, 0.9) for number in range(4)]
+    np.testing.assert_array_equal(better_shares(samples), 1.0)
+    # small corrections are right, but where much is changed the wrong way was gone
+    spoilt = []
+    for number, one in enumerate(samples):
+        wrong = np.random.default_rng(number).random(one.view.shape) < 0.1
+        prediction = np.where(wrong, one.view + np.float32(1.5), one.prediction)
+        spoilt.append(dataclasses.replace(one, prediction=prediction))
+    shares = better_shares(spoilt)
+    np.testing.assert_array_equal(shares, fit_shares(spoilt))
+    assert shares[-1] < 0.2 < shares[0]
 
 
 def test_shares_are_those_of_the_corrections_that_were_right() -> None:

@@ -39,7 +39,7 @@ _MOST_VOXELS = 1 << 21
 _LEAST_LEFT, _MOST_LEFT = 1e-3, 4.0
 # Sizes of corrections, normalised intensity, for which shares are told.
 _CORRECTIONS = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6], np.float32)
-_HALF, _LEAST_SHARE, _LEAST_SPREAD = 0.5, 1e-4, 1e-3
+_HALF, _LEAST_SHARE, _LEAST_SPREAD, _WORTH = 0.5, 1e-4, 1e-3, 0.01
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
     ModelError
         When too few of the samples have a score.
     """
-    shares = fit_shares(samples)
+    shares = better_shares(samples)
     scored = [(sample, losses_left(sample, shares)) for sample in samples]
     scored = [(sample, left) for sample, left in scored if all(map(math.isfinite, left))]
     if len(scored) < _FEWEST_SAMPLES:
@@ -175,10 +175,23 @@ def fit_shares(samples: Sequence[Sample]) -> Floats:
     return np.where(told, np.minimum(right / most, 1), 1.0).astype(np.float32)
 
 
-def losses_left(sample: Sample, shares: Floats) -> list[float]:
+def better_shares(samples: Sequence[Sample]) -> Floats:
+    """Fitted shares where they leave less in the mean than whole corrections do, otherwise these.
+
+    The slope that they are fitted by knows of squared errors; the score is one of structure.
+    """
+    whole, fitted = np.ones_like(_CORRECTIONS), fit_shares(samples)
+    means = []
+    for shares in (whole, fitted):
+        left = [losses_left(sample, shares, (1.0,))[0] for sample in samples]
+        means.append(float(np.nanmean(left)) if any(map(math.isfinite, left)) else 0.0)
+    return fitted if means[1] < means[0] - _WORTH else whole
+
+
+def losses_left(sample: Sample, shares: Floats, gates: Sequence[float] = GATES) -> list[float]:
     """L = log(1 - N_SSIM) for each gate and the worse reading of the SSIM; NaN where there is no score."""
     left = []
-    for gate in GATES:
+    for gate in gates:
         result = mix(sample.view, sample.prediction, gate, _CORRECTIONS, shares)
         scores = [nssim(result, sample.view, sample.fused, reading) for reading in READINGS]
         known = all(map(math.isfinite, scores))

@@ -9,7 +9,7 @@ distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure gues
 one. The gate with the largest expectation is taken, unless a loss is too likely: then the view is kept.
 
 Within the volume, corrections of a size that was less right in held-out volumes than those of other sizes
-are applied in part (difference weighting: Wodzinski and Mueller, 2025).
+may be applied in part (difference weighting: Wodzinski and Mueller, 2025).
 """
 
 import math

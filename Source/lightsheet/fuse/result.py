@@ -41,6 +41,7 @@ def write_model(
         "steps": course.step,
         "minutes": round(course.elapsed_s / 60, 2),
         "patch_size": list(patch),
+        "pretrained": None if settings.pretrained is None else settings.pretrained.name,
     }
     model = ModelSettings(
         network=settings.network(patch),
@@ -107,6 +108,7 @@ def _card(
     )
     training = model.training
     studies = ", ".join(map(str, model.studies)) or "unknown"
+    start = f", from the weights of {training['pretrained']}" if training["pretrained"] else ""
     views = f"; up to {model.views} registered views" if model.views > 1 else ""
     spacing = ", ".join(f"{value:g}" for value in median["spacing_um"])
     shape = " x ".join(f"{value:g}" for value in median["shape_zyx"])
@@ -120,7 +122,7 @@ Predicts the fused multi-view volume from one light-sheet view.
 | typical volume | {shape} voxels (Z, Y, X) of {spacing} um |
 | network | {model.network["name"]}, {model.network["features"]} features, norm {model.network["norm"]} |
 | inputs | {", ".join(model.image_groups)}{views} |
-| training | {training["steps"]} steps in {training["minutes"]} minutes, patch {model.patch_zyx} |
+| training | {training["steps"]} steps in {training["minutes"]} minutes, patch {model.patch_zyx}{start} |
 
 N_SSIM (0: copy of the view, 1: perfect) by both readings of the challenge's SSIM, at step {scores["step"]}:
 
