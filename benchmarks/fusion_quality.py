@@ -68,7 +68,7 @@ class Score:
 
 def main() -> int:
     """Print the tables; 1 when a bar is missed."""
-    from quality_methods import METHODS
+    from quality_methods import METHODS, RIVALS, of_rivals
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seen", type=int, default=6, help="images of each of the seven sets")
@@ -80,7 +80,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="JSON file of all scores")
     arguments = parser.parse_args()
     z, y, x = map(int, arguments.shape.split(","))
-    methods, shape = tuple(arguments.methods), (z, y, x)
+    shape = z, y, x
+    missing = [method for method in arguments.methods if not all(p.is_dir() for p in of_rivals(method))]
+    if missing:
+        names = ", ".join(method.strip() for method in missing)
+        say(f"left out: {names}; no networks for them in {RIVALS}, quality_rivals.py trains them")
+    methods = tuple(method for method in arguments.methods if method not in missing)
     jobs = [
         Job("seen", channel, study, number, shape, methods)
         for number in range(arguments.seen)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightsheet.core.axes import Channel
+from lightsheet.core.axes import CHANNELS, Channel
 from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.model_folder import ModelFolder, open_model
@@ -195,6 +195,18 @@ def _of_ours(view: View, models: Path | None) -> tuple[Floats, ModelFolder, Netw
     inputs = prepare_inputs(view.volume, model.settings)
     prediction = predict_block(model.program, model.runtime, view.channels(inputs))
     return prediction, folder, inputs
+
+
+def of_rivals(method: str) -> list[Path]:
+    """Folders of the networks that a method needs, of both channels; none for ours and those without one."""
+    recipe = {
+        "reference": "Reference",
+        " + difference": "Reference",
+        " + gate": "Reference",
+        "MONAI": "Monai",
+    }
+    name = recipe.get(method)
+    return [] if name is None else [RIVALS / f"{name}_{channel.title()}" for channel in CHANNELS]
 
 
 METHODS: dict[str, Callable[[View], Floats]] = {
