@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightsheet.core.errors import OutputError
+from lightsheet.core.errors import OutputError, SettingsError
 
 _HASH_BLOCK = 1 << 22
 
@@ -78,6 +78,25 @@ def content_hash(path: Path) -> str:
 def settings_hash(settings: dict[str, Any]) -> str:
     """SHA-256 of settings, independent of the order of their keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_json_object(path: Path, where: str) -> dict[str, Any]:
+    """Read a JSON object that a user gives; ``where`` names the flag and the file.
+
+    Raises
+    ------
+    SettingsError
+        When the file can't be read or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{where}: expected a readable JSON file, got '{error.strerror}'") from error
+    except ValueError as error:
+        raise SettingsError(f"{where}: expected JSON, got '{error}'") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{where}: expected an object, got {type(content).__name__}")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

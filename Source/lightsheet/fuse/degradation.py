@@ -9,7 +9,6 @@ does. All intensities are the normalised ones of the two files, so the numbers h
 """
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +21,7 @@ from scipy import ndimage, optimize
 
 from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SpacingUm
 from lightsheet.core.errors import SettingsError, VolumeError
+from lightsheet.core.files import read_json_object
 
 if TYPE_CHECKING:
     from lightsheet.fuse.data import OpenPair
@@ -78,15 +78,9 @@ def read_degradation(path: Path) -> Degradation:
     """
     where = f"--physics_parameters {path}"
     names = [field.name for field in fields(Degradation)]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{where}: expected a readable JSON file, got '{error.strerror}'") from error
-    except ValueError as error:
-        raise SettingsError(f"{where}: expected JSON, got '{error}'") from error
-    if not isinstance(content, dict) or set(content) != set(names):
-        got = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise SettingsError(f"{where}: expected an object with {', '.join(names)}, got {got}")
+    content = read_json_object(path, where)
+    if set(content) != set(names):
+        raise SettingsError(f"{where}: expected an object with {', '.join(names)}, got {', '.join(content)}")
     for name, value in content.items():
         least = -np.inf if name == "offset" else 0.0
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < np.inf:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lightsheet.core.axes import IMAGE_GROUPS, ZYX, Channel
 from lightsheet.core.errors import SettingsError
-from lightsheet.core.files import settings_hash
+from lightsheet.core.files import read_json_object, settings_hash
 from lightsheet.core.view_names import MOST_VIEWS
 
 Backbone = Literal["unet3d", "resunet3d", "densenet3d", "unet3d_pixelshuffle", "unetr", "swin_unetr"]
@@ -305,14 +305,7 @@ def read_augmentations(path: Path | None) -> AugmentSettings:
     if str(path) == "none":
         return AugmentSettings(flip_zyx=(0.0, 0.0, 0.0), rot90=0.0)
     where = f"--augmentations {path}"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{where}: expected a readable JSON file, got '{error.strerror}'") from error
-    except ValueError as error:
-        raise SettingsError(f"{where}: expected JSON, got '{error}'") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{where}: expected an object, got {type(content).__name__}")
+    content = read_json_object(path, where)
     defaults = dataclasses.asdict(AugmentSettings())
     values = {name: _augment_value(where, name, value, defaults) for name, value in content.items()}
     return AugmentSettings(**values)
