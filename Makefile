@@ -46,12 +46,12 @@ bench-reconstruct: .venv/.ready ## tiled prediction against the reference's sche
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
 	$(BIN)/python benchmarks/reconstruct.py --figure docs/figures/reconstruct_cost.png
 
-bench-quality: .venv/.ready ## scores of our models, the published ways and doing nothing (under 20 minutes)
+bench-quality: .venv/.ready ## scores of our models, the published ways and doing nothing
 	@$(BIN)/python -c 'import monai, openvino' 2> /dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
 	$(BIN)/python benchmarks/fusion_quality.py $(if $(wildcard ../shared/data),--real ../shared/data)
 
-models: .venv/.ready ## train the models of resources/models on simulated data (an hour and a half on two cores)
+models: .venv/.ready ## train the models of resources/models on simulated data (hours on two cores)
 	$(BIN)/python benchmarks/models.py
 
 container: ## build the challenge's container (CPU variant) and write the file to upload; needs docker or podman
