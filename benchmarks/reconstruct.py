@@ -38,6 +38,7 @@ from reconstruct_values import Sizes, judge_values, values_leg
 PARTS = ("time", "time_old", "values", "scaling", "planned", "gpu")
 OURS = {
     "ours, PyTorch fp32": {"runtime": "torch", "precision": "fp32"},
+    "ours, PyTorch bf16": {"runtime": "torch", "precision": "bf16"},
     "ours, OpenVINO fp32": {"runtime": "openvino", "precision": "fp32"},
     "ours, OpenVINO bf16": {"runtime": "openvino", "precision": "bf16"},
     AUTOMATIC: {},

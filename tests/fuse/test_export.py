@@ -23,6 +23,7 @@ from lightsheet.fuse.loaded_model import load_model
 from lightsheet.fuse.openvino_runtime import has_bf16, has_openvino
 from lightsheet.fuse.parity import bf16_is_good_enough, compare_precisions, harmless
 from lightsheet.fuse.runtime import Part
+from lightsheet.fuse.torch_runtime import computes_in_bf16
 from lightsheet.fuse.validation import predict_block
 from networks_in_memory import random_network
 from training_data import write_lists
@@ -174,7 +175,7 @@ def damage_weights(where: Path) -> None:
 def test_a_damaged_export_is_told_in_one_line(copied: ModelFolder, damage: object, told: str) -> None:
     damage(copied.path / "openvino")  # type: ignore[operator]
     with pytest.raises(ModelError, match=told):
-        load_model(copied, "cpu", "auto", "openvino") and bf16_is_good_enough(copied)
+        load_model(copied, "cpu", "auto", "openvino") and bf16_is_good_enough(copied, "openvino")
 
 
 def test_the_export_of_other_weights_is_as_good_as_none(copied: ModelFolder) -> None:
@@ -185,7 +186,7 @@ def test_the_export_of_other_weights_is_as_good_as_none(copied: ModelFolder) -> 
     assert read_program(other) is None
     assert exported_graphs(other) is None
     assert parity.read_parity(other) is None
-    assert not bf16_is_good_enough(other)
+    assert not bf16_is_good_enough(other, "openvino")
 
 
 def test_a_model_that_is_saved_again_has_no_stale_export(copied: ModelFolder) -> None:
@@ -221,7 +222,7 @@ def test_a_training_exports_its_model_with_its_validation_volumes(tmp_path: Path
     folder = open_model(train(TrainSettings(*lists, tmp_path / "model", data_root=tmp_path, **small)))  # type: ignore[arg-type]
     record = parity.read_parity(folder)
     assert record is not None
-    assert record["measured"] == has_bf16()
+    assert record["measured"] == (has_bf16() or computes_in_bf16())
     if record["measured"]:
         # two steps stay close to the view, whose score is 0
         assert record["n_ssim"]["fp32"]["tf"] == pytest.approx(folder.scores["n_ssim_tf"], abs=2e-3)
@@ -240,7 +241,10 @@ def test_a_training_without_openvino_says_one_line(
     assert not (folder.path / "openvino").exists()
 
 
-@pytest.mark.skipif(has_openvino() and not has_bf16(), reason="this CPU does not compute in bfloat16")
+@pytest.mark.skipif(
+    has_openvino() and not (has_bf16() or computes_in_bf16()),
+    reason="this CPU does not compute in bfloat16",
+)
 @pytest.mark.parametrize("norm", ["none", "instance"])
 def test_scores_of_both_precisions_are_those_of_the_metric(tmp_path: Path, norm: str) -> None:
     """fp32 scores are those that validation in training gives, the change is the difference of the means."""
@@ -253,13 +257,19 @@ def test_scores_of_both_precisions_are_those_of_the_metric(tmp_path: Path, norm:
         channels, fused = pair.read((slice(0, 17), slice(0, 26), slice(0, 22)))
         wanted = predict_block(network, channels, torch.device("cpu"))
         score = nssim(wanted, np.ascontiguousarray(channels[0]), fused, "tf")
-        assert volume["fp32"]["tf"] == pytest.approx(score, abs=1e-3)
-        assert 0 < volume["max_abs_difference"] < 0.1
-    for reading in ("tf", "3d"):
-        means = [np.mean([v[p][reading] for v in record["volumes"]]) for p in ("fp32", "bf16")]
-        assert record["n_ssim_change"][reading] == pytest.approx(means[1] - means[0], abs=1e-12)
+        assert volume["n_ssim"]["fp32"]["tf"] == pytest.approx(score, abs=1e-3)
+        assert volume["max_abs_difference"].pop("fp32") == 0
+        assert all(0 < difference < 0.1 for difference in volume["max_abs_difference"].values())
     assert record["measured"]
-    assert bf16_is_good_enough(folder) == all(abs(c) <= 0.002 for c in record["n_ssim_change"].values())
+    assert set(record["n_ssim_change"]) == {
+        *(["openvino"] if has_bf16() else []),
+        *(["torch"] if computes_in_bf16() else []),
+    }
+    for name, change in record["n_ssim_change"].items():
+        for reading in ("tf", "3d"):
+            means = [np.mean([v["n_ssim"][p][reading] for v in record["volumes"]]) for p in ("fp32", name)]
+            assert change[reading] == pytest.approx(means[1] - means[0], abs=1e-12)
+        assert bf16_is_good_enough(folder, name) == all(abs(c) <= 0.002 for c in change.values())
     kept = sorted(path.name for path in (folder.path / "openvino").iterdir())
     assert kept == (FILES if norm == "none" else ["parity.json", "program.json"])
 
@@ -283,9 +293,10 @@ def test_a_worse_result_changes_the_record(exported: ModelFolder, tmp_path: Path
     program = dataclasses.replace(load_model(exported, "cpu", "fp32", "torch").program, staged=None)
 
     def change(error: float) -> dict[str, float]:
-        found = compare_precisions(pairs, program, lambda _: (Noisy(0.0), Noisy(error)))  # type: ignore[arg-type, return-value]
+        runtimes = {"fp32": Noisy(0.0), "torch": Noisy(error)}
+        found = compare_precisions(pairs, program, lambda _: runtimes)  # type: ignore[arg-type, return-value]
         assert found["n_ssim"]["fp32"]["tf"] == pytest.approx(0, abs=1e-6)  # the view itself scores 0
-        return found["n_ssim_change"]
+        return found["n_ssim_change"]["torch"]
 
     assert change(0.0) == {"tf": 0.0, "3d": 0.0}
     worse = change(0.2)
@@ -308,8 +319,22 @@ def test_bf16_is_used_if_both_readings_stay_within_bounds(
     copied: ModelFolder, change: object, good: bool
 ) -> None:
     path = copied.path / "openvino" / "parity.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_ssim_change": change}))
-    assert bf16_is_good_enough(copied) is good
+    changes = {"openvino": change, "torch": {"tf": 0.1, "3d": 0.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_ssim_change": changes}))
+    assert bf16_is_good_enough(copied, "openvino") is good
+    assert not bf16_is_good_enough(copied, "torch")
+
+
+@pytest.mark.skipif(not computes_in_bf16(), reason="this CPU does not compute in bfloat16")
+@pytest.mark.parametrize("good", [True, False])
+def test_pytorch_computes_in_bf16_on_a_cpu_where_its_own_record_allows(
+    copied: ModelFolder, good: bool
+) -> None:
+    path = copied.path / "openvino" / "parity.json"
+    changes = {"openvino": None, "torch": {"tf": 0.0 if good else 0.01, "3d": 0.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_ssim_change": changes}))
+    assert load_model(copied, "cpu", "auto", "torch").runtime.low_precision is good
+    assert not load_model(copied, "cpu", "fp32", "torch").runtime.low_precision
 
 
 def test_without_validation_volumes_bf16_stays_off(
@@ -318,7 +343,7 @@ def test_without_validation_volumes_bf16_stays_off(
     record = parity.read_parity(exported)
     assert record is not None
     assert record["measured"] is False
-    assert not bf16_is_good_enough(exported)
+    assert not bf16_is_good_enough(exported, "openvino")
     assert not load_model(exported, "cpu", "auto", "openvino").runtime.low_precision
 
 

@@ -24,7 +24,7 @@ from lightsheet.fuse.exported import read_graph, write_graphs, write_program
 from lightsheet.fuse.loaded_model import load_model
 from lightsheet.fuse.openvino_graphs import convertible, graphs_of
 from lightsheet.fuse.openvino_runtime import OpenVinoRuntime, has_bf16, has_openvino, import_openvino
-from lightsheet.fuse.parity import EXPORT, PARITY, compare_precisions, harmless, pad_to_stride
+from lightsheet.fuse.parity import EXACT, EXPORT, PARITY, compare_precisions, harmless, pad_to_stride
 from lightsheet.fuse.program import Program
 from lightsheet.fuse.runtime import Floats, Part, Runtime
 
@@ -193,21 +193,29 @@ def _bf16(
     """Part of the record about bfloat16."""
     if not validation:
         return {"measured": False, "why_not": "no validation volumes were given"}
-    if not has_bf16():
+    import torch
+
+    from lightsheet.fuse.torch_runtime import TorchRuntime, computes_in_bf16
+
+    if not (has_bf16() or computes_in_bf16()):
         return {"measured": False, "why_not": "the CPU of the export does not compute in bfloat16"}
     residual = _is_residual(network)
 
-    def runtimes_of(channels: Floats) -> tuple[Runtime, Runtime]:
+    def runtimes_of(channels: Floats) -> dict[str, Runtime]:
+        runs = network
         if program.tile_dependent:
-            graphs = graphs_of(
-                _frozen_for(network, program, channels, folder.settings.patch_zyx), len(channels)
-            )
+            runs = _frozen_for(network, program, channels, folder.settings.patch_zyx)
+            graphs = graphs_of(runs, len(channels))
         else:
             graphs = {
                 path.stem: functools.partial(read_graph, where, path.stem) for path in where.glob("*.xml")
             }
-        fp32, bf16 = (OpenVinoRuntime(graphs, residual=residual, bf16=low) for low in (False, True))
-        return fp32, bf16
+        found: dict[str, Runtime] = {EXACT: OpenVinoRuntime(graphs, residual=residual, bf16=False)}
+        if has_bf16():
+            found["openvino"] = OpenVinoRuntime(graphs, residual=residual, bf16=True)
+        if computes_in_bf16():
+            found["torch"] = TorchRuntime(runs, _cpu(), torch.bfloat16)
+        return found
 
     return {"measured": True, **compare_precisions(validation, program, runtimes_of)}
 
@@ -253,13 +261,8 @@ def _versions() -> dict[str, str]:
 
 def _tell(folder: ModelFolder, program: Program, record: dict[str, Any]) -> None:
     if record["measured"]:
-        change = record["n_ssim_change"]
-        told = ", ".join(
-            f"{reading} {'none' if value is None else format(value, '+.5f')}"
-            for reading, value in change.items()
-        )
-        used = "is used" if harmless(change) else "stays off"
-        bf16 = f"bfloat16 changes N_SSIM on {len(record['volumes'])} validation volumes by {told}: it {used}"
+        told = ", ".join(_told(name, change) for name, change in record["n_ssim_change"].items())
+        bf16 = f"bfloat16 changes N_SSIM on {len(record['volumes'])} validation volumes by {told}"
     else:
         bf16 = f"bfloat16 stays off: {record['why_not']}"
     LOG.info("%s: exported for OpenVINO; %s", folder.path, bf16)
@@ -269,3 +272,11 @@ def _tell(folder: ModelFolder, program: Program, record: dict[str, Any]) -> None
             "PyTorch beside OpenVINO",
             folder.path,
         )
+
+
+def _told(name: str, change: dict[str, float | None]) -> str:
+    title = {"openvino": "OpenVINO", "torch": "PyTorch"}[name]
+    values = ", ".join(
+        f"{reading} {'none' if value is None else format(value, '+.5f')}" for reading, value in change.items()
+    )
+    return f"{title} {values} ({'is used' if harmless(change) else 'stays off'})"

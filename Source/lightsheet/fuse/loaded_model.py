@@ -114,8 +114,8 @@ def load_model(
     Parameters
     ----------
     device : "auto" takes a GPU if there is one
-    precision : "auto" is bf16 (fp16 on older ones) on a GPU; on a CPU it is fp32, unless OpenVINO runs the
-        model and its parity record says that bf16 keeps its scores
+    precision : "auto" is bf16 (fp16 on older ones) on a GPU; on a CPU it is fp32, unless the CPU computes in
+        bf16 and the model's parity record says that it keeps its scores
     runtime : "auto" is PyTorch on a GPU and OpenVINO on a CPU, where it is installed
 
     Raises
@@ -218,21 +218,24 @@ def _runtime(network: "VolumeNetwork", target: Target, folder: ModelFolder) -> R
         return OpenVinoRuntime(graphs, residual=residual, bf16=_openvino_bf16(target, folder))
     import torch
 
-    return TorchRuntime(network, torch.device(target.device), _torch_dtype(target))
+    return TorchRuntime(network, torch.device(target.device), _torch_dtype(target, folder))
 
 
 def _openvino_bf16(target: Target, folder: ModelFolder) -> bool:
     if target.precision != "auto":
         return target.precision == "bf16"
-    return has_bf16() and bf16_is_good_enough(folder)
+    return has_bf16() and bf16_is_good_enough(folder, "openvino")
 
 
-def _torch_dtype(target: Target) -> "torch.dtype":
+def _torch_dtype(target: Target, folder: ModelFolder) -> "torch.dtype":
     import torch
+
+    from lightsheet.fuse.torch_runtime import computes_in_bf16
 
     if target.precision == "auto":
         if target.device == "cpu":
-            return torch.float32
+            good = computes_in_bf16() and bf16_is_good_enough(folder, "torch")
+            return torch.bfloat16 if good else torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[target.precision]
 

@@ -6,7 +6,7 @@ under either reading of the SSIM, may change by 0.002 at most.
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -24,8 +24,10 @@ PARITY = "parity.json"
 # Largest change of mean N_SSIM on the model's own validation data, under either reading of the SSIM.
 LARGEST_LOSS = 0.002
 MOST_VOLUMES = 8
-READINGS: tuple[Literal["tf", "3d"], ...] = ("tf", "3d")
-RuntimeOf = Callable[[Floats], tuple[Runtime, Runtime]]
+Reading = Literal["tf", "3d"]
+READINGS: tuple[Reading, ...] = ("tf", "3d")
+EXACT = "fp32"
+RuntimesOf = Callable[[Floats], Mapping[str, Runtime]]
 
 
 def read_parity(folder: ModelFolder) -> dict[str, Any] | None:
@@ -47,13 +49,14 @@ def read_parity(folder: ModelFolder) -> dict[str, Any] | None:
     return record if fits else None
 
 
-def bf16_is_good_enough(folder: ModelFolder) -> bool:
-    """Whether bfloat16 was measured, and changes the mean N_SSIM by at most 0.002 under both readings.
+def bf16_is_good_enough(folder: ModelFolder, runtime: Literal["openvino", "torch"]) -> bool:
+    """Whether a runtime's bfloat16 was measured, and changes the mean N_SSIM by at most 0.002.
 
-    Without a record it is not.
+    That holds for both readings of the SSIM. Without a record it is not.
     """
     record = read_parity(folder)
-    return record is not None and harmless(record.get("n_ssim_change"))
+    changes = record.get("n_ssim_change") if record is not None else None
+    return isinstance(changes, dict) and harmless(changes.get(runtime))
 
 
 def harmless(change: object) -> bool:
@@ -64,48 +67,45 @@ def harmless(change: object) -> bool:
 
 
 def compare_precisions(
-    pairs: "Sequence[OpenPair]", program: Program, runtimes_of: RuntimeOf
+    pairs: "Sequence[OpenPair]", program: Program, runtimes_of: RuntimesOf
 ) -> dict[str, Any]:
-    """Score fp32 and bf16 on validation volumes, each as a whole or by the block that training validates on.
+    """Score runtimes on validation volumes, each as a whole or by the block that training validates on.
 
     Parameters
     ----------
-    pairs : at most the first eight are used
+    pairs : at most eight of them are used, spread evenly over the list
     program : of the network
-    runtimes_of : returns runtimes of fp32 and bf16 for a volume's channels (C, Z, Y, X)
+    runtimes_of : returns runtimes by name for a volume's channels (C, Z, Y, X), that of fp32 first
 
     Returns
     -------
-    What parity.json holds of it: ``n_ssim_change``, bf16 minus fp32, None where no volume has a score;
-    ``n_ssim`` means; ``volumes`` with scores and the largest difference of normalised intensity.
+    What parity.json holds of it: ``n_ssim_change`` of each but the first from the first, None where no volume
+    has a score; ``n_ssim`` means; ``volumes`` with scores and the largest difference of normalised intensity.
     """
     from lightsheet.evaluate.metrics import nssim
     from lightsheet.fuse.data import validation_region
 
     volumes = []
-    for pair in pairs[:MOST_VOLUMES]:
+    for pair in pairs[:: -(-len(pairs) // MOST_VOLUMES)]:
         channels, fused = pair.read(validation_region(pair, fixed_zyx=program.fixed_zyx))
         view = np.ascontiguousarray(channels[0])
-        found: dict[str, Any] = {"name": pair.view.path.name}
-        predictions = []
-        for precision, runtime in zip(("fp32", "bf16"), runtimes_of(channels), strict=True):
+        found: dict[str, Any] = {"name": pair.view.path.name, "n_ssim": {}, "max_abs_difference": {}}
+        exact: Floats | None = None
+        for name, runtime in runtimes_of(channels).items():
             prediction = predict_block(program, runtime, channels)
             runtime.free_memory()
             scores = {reading: nssim(prediction, view, fused, reading) for reading in READINGS}
-            found[precision] = {reading: _or_none(value) for reading, value in scores.items()}
-            predictions.append(prediction)
-        found["max_abs_difference"] = float(np.abs(predictions[1] - predictions[0]).max())
+            found["n_ssim"][name] = {reading: _or_none(value) for reading, value in scores.items()}
+            exact = prediction if exact is None else exact
+            found["max_abs_difference"][name] = float(np.abs(prediction - exact).max())
         volumes.append(found)
+    names = list(volumes[0]["n_ssim"])
     means = {
-        precision: {reading: _mean([v[precision][reading] for v in volumes]) for reading in READINGS}
-        for precision in ("fp32", "bf16")
+        name: {reading: _mean([v["n_ssim"][name][reading] for v in volumes]) for reading in READINGS}
+        for name in names
     }
-    pairs_of_means = {reading: (means["fp32"][reading], means["bf16"][reading]) for reading in READINGS}
-    change = {
-        reading: None if fp32 is None or bf16 is None else bf16 - fp32
-        for reading, (fp32, bf16) in pairs_of_means.items()
-    }
-    return {"n_ssim_change": change, "n_ssim": means, "volumes": volumes}
+    changes = {name: _change(means[names[0]], means[name]) for name in names[1:]}
+    return {"n_ssim_change": changes, "n_ssim": means, "volumes": volumes}
 
 
 def predict_block(program: Program, runtime: Runtime, channels: Floats) -> Floats:
@@ -129,6 +129,14 @@ def pad_to_stride(channels: Floats, program: Program) -> Floats:
     """Repeat the edges of (C, Z, Y, X) up to multiples of the network's stride."""
     missing = [(0, -n % s) for n, s in zip(channels.shape[1:], program.stride_zyx, strict=True)]
     return np.pad(channels, [(0, 0), *missing], mode="edge")
+
+
+def _change(
+    first: Mapping[Reading, float | None], second: Mapping[Reading, float | None]
+) -> dict[str, float | None]:
+    """Second minus first for each reading; None where one has no score."""
+    both = {reading: (first[reading], second[reading]) for reading in READINGS}
+    return {reading: None if a is None or b is None else b - a for reading, (a, b) in both.items()}
 
 
 def _or_none(value: float) -> float | None:

@@ -16,6 +16,12 @@ _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _LAYOUTS = 2.75
 
 
+def computes_in_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16; without, PyTorch is slower with it than with fp32."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(check())
+
+
 class TorchRuntime:
     """Runs a network by PyTorch.
 

@@ -20,6 +20,7 @@ from lightsheet.fuse.degradation import Degradation, degradation_of, read_degrad
 from lightsheet.fuse.module import Course, FusionModule
 from lightsheet.fuse.result import write_model
 from lightsheet.fuse.settings import TrainSettings, read_augmentations
+from lightsheet.fuse.torch_runtime import computes_in_bf16
 from lightsheet.fuse.validation import Validator
 from lightsheet.networks import VolumeNetwork, build
 
@@ -177,8 +178,7 @@ def arithmetic_for(settings: TrainSettings, accelerator: str, patch: ZYX, stride
         )
     if settings.precision != "auto":
         return settings.precision
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if check() and not fault else "fp32"
+    return "bf16" if computes_in_bf16() and not fault else "fp32"
 
 
 def _has_layer_of_two_planes(depth: int, stride: int) -> bool:
