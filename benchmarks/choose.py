@@ -6,6 +6,8 @@ their metadata, and one thing is changed in each row. The rival is the rule of t
 channel whose training images are nearest in size (voxels along Z, Y, X). A row of a study without a model is
 right when a generalist is taken. Ends with 1 when a row with a bar is below 95 %.
 
+--models FOLDER takes trained models, as resources/models, in their place: no training volumes are simulated,
+and the rows of studies without a model are left out.
 --real FOLDER tells nucleus or membrane of real stacks, in FOLDER/nuclei3d and FOLDER/membranes3d.
 --calibrate derives the temperature and the weights of the channel's logistic regression in
 Source/lightsheet/fuse/likeness.py from volumes of other seeds, and prints them beside those in use.
@@ -36,7 +38,7 @@ from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.model_folder import ModelFolder, ModelSettings
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import open_volume
-from lightsheet.fuse.choose import choose_measured
+from lightsheet.fuse.choose import choose_measured, shipped_models
 from lightsheet.fuse.fingerprint import describe_kinds
 from lightsheet.fuse.likeness import (
     CHANNEL_WEIGHTS,
@@ -83,28 +85,33 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the specimens")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--calibrate", action="store_true", help="derive the numbers in likeness.py again")
+    parser.add_argument("--models", type=Path, help="folder of trained models to choose from")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
     arguments = parser.parse_args()
     if arguments.real is not None:
         return channels_of_real(arguments.real)
     started = time.monotonic()
+    trained = [] if arguments.models is None else shipped_models(arguments.models)
+    seen = 0 if trained else arguments.training
     first = 1000 * arguments.seed + (500 if arguments.calibrate else 0)
     jobs = [
-        (study, channel, first + number, number >= arguments.training, arguments.scale)
+        (study, channel, first + number, number >= seen, arguments.scale)
         for study, channel in SETS
-        for number in range(arguments.training + arguments.images)
+        for number in range(seen + arguments.images)
     ]
     with ProcessPoolExecutor(arguments.workers) as pool:
         images = [image for some in pool.map(measured, jobs) for image in some]
     training = [image for image in images if image.change == "training"]
     held_out = [image for image in images if image.change != "training"]
     sys.stdout.write(
-        f"simulated at scale {arguments.scale:g}: {arguments.training} training and {arguments.images} "
+        f"simulated at scale {arguments.scale:g}: {seen} training and {arguments.images} "
         f"held-out volumes for each of {len(SETS)} sets, {time.monotonic() - started:.0f} s\n"
     )
     if arguments.calibrate:
         return calibrate(training, held_out)
-    return compare(training, held_out)
+    models = trained or models_of(training)
+    without = {} if trained else {study: models_of(training, study) for study in PRESETS}
+    return compare(models, without, held_out)
 
 
 def measured(job: tuple[int, Channel, int, bool, float]) -> list[Image]:
@@ -218,10 +225,8 @@ def by_size(image: Image, models: list[ModelFolder]) -> str:
     return fitting[int(nearest)].name
 
 
-def compare(training: list[Image], held_out: list[Image]) -> int:
-    """Print the table; 1 when a row with a bar is below it."""
-    models = models_of(training)
-    without = {study: models_of(training, study) for study in PRESETS}
+def compare(models: list[ModelFolder], without: dict[int, list[ModelFolder]], held_out: list[Image]) -> int:
+    """Print the table, for models of all studies and for those without one; 1 when a row is below its bar."""
     rows: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
     confused: dict[str, int] = defaultdict(int)
     for image in held_out:
@@ -230,11 +235,11 @@ def compare(training: list[Image], held_out: list[Image]) -> int:
         rows[image.change].append((ours == right, by_size(image, models) == right, certainty))
         if ours != right:
             confused[f"{image.change}: {right} taken for {ours}"] += 1
-        if image.change in BARRED:
+        if image.change in BARRED and without:
             ours, certainty = by_us(image, without[image.study])
             right = f"Generalist_{image.channel.title()}"
             rows[f"{image.change}, no model for its study"].append((ours == right, False, certainty))
-    unseen = [f"{change}, no model for its study" for change in BARRED]
+    unseen = [f"{change}, no model for its study" for change in BARRED if without]
     failed = []
     sys.stdout.write(f"{'changed':<42}{'images':>8}{'ours':>8}{'nearest size':>14}{'our certainty':>15}\n")
     for name in (*BARRED, *UNBARRED, *unseen):

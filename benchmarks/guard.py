@@ -37,7 +37,6 @@ from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
 from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.model_folder import open_model
 from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import open_volume
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.guard import Guard, guard_of
@@ -45,10 +44,10 @@ from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
 from lightsheet.fuse.parity import READINGS, predict_block
-from lightsheet.simulate.dataset import pair_from_stack, simulate_pair
+from lightsheet.simulate.dataset import simulate_pair
 from lightsheet.simulate.presets import PRESETS
-from lightsheet.simulate.variety import WIDE, drawn_pair, other_microscope
-from quality_cases import real_stacks
+from lightsheet.simulate.variety import WIDE, drawn_pair
+from quality_cases import real_cases, real_stacks
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS, MOST_LOSSES = -0.02, 0.02
@@ -106,7 +105,7 @@ def main() -> int:
         for found in pool.map(simulated, jobs):
             outcomes += found
         if arguments.real is not None:
-            stacks = [(path, arguments.seed, arguments.models) for path in real_stacks(arguments.real)]
+            stacks = [(arguments.real, *stack, arguments.models) for stack in real_stacks(arguments.real)]
             for found in pool.map(real, stacks):
                 outcomes += found
     print_line(f"{len(outcomes)} images of {arguments.shape} voxels, {time.monotonic() - started:.0f} s")
@@ -152,14 +151,14 @@ def outcome(case: Case, models: Path) -> Outcome:
         tuple(nssim(one, view, fused, reading) for reading in READINGS) for one in (prediction, result)
     )
     errors = np.zeros((3, len(GAIN_EDGES) + 1))
-    if verdict.gate and guard.gains is not None:
-        gains = guard.gains.at(view, guard.apply(view, prediction, 1.0), verdict.gate)
+    if verdict.gate.share and guard.gains is not None:
+        gains = guard.gains.at(view, prediction, verdict.gate.share)
         bins = np.digitize(gains, GAIN_EDGES).ravel()
         before, after = (np.abs(one - fused).ravel() for one in (view, result))
         errors = np.stack(
             [np.bincount(bins, w, errors.shape[1]) for w in (before * gains.ravel(), before, after)]
         )
-    return Outcome(case.group, case.model, without, guarded, verdict.gate, verdict.expected, errors)
+    return Outcome(case.group, case.model, without, guarded, verdict.gate.share, verdict.expected, errors)
 
 
 @lru_cache
@@ -172,20 +171,11 @@ def loaded(folder: Path) -> tuple[LoadedModel, Guard]:
     return load_model(opened, "cpu"), guard
 
 
-def real(job: tuple[tuple[Path, Channel], int, Path]) -> list[Outcome]:
+def real(job: tuple[Path, Path, Channel, Path]) -> list[Outcome]:
     """Degrade a real stack by optics the models have not seen, and judge the model's result."""
-    (path, channel), seed, models = job
-    with open_volume(path) as volume:
-        if volume.info.spacing_um is None or min(volume.shape_zyx) < 16:
-            return []
-        stack, spacing = volume.read(0, min(volume.shape_zyx[0], 64)), volume.info.spacing_um
-    stack = stack[:, :256, :256]
-    found = []
-    for number, study in enumerate(PRESETS):
-        vary = other_microscope(np.random.default_rng([seed, number]))
-        pair = pair_from_stack(stack, spacing, PRESETS[study], seed + number, path.name, vary=vary)
-        found.append(outcome(Case("real", channel, pair.view, pair.fused, spacing), models))
-    return found
+    folder, path, channel, models = job
+    made = real_cases(folder, path, channel)
+    return [outcome(Case("real", channel, one.view, one.fused, one.spacing_um), models) for one in made]
 
 
 def report(outcomes: list[Outcome], figure: Path | None) -> int:

@@ -42,22 +42,16 @@ def main() -> int:
     arguments = parse()
     simulate(arguments)
     unseen = unseen_lists(arguments)
-    for name in MODELS:
-        if name not in arguments.only:
-            continue
-        trained = train(name, arguments)
-        shipped = arguments.models / name
-        ship(trained, shipped)
-        val_list = arguments.output / "lists" / f"{name}_val.csv"
-        if has_openvino():
-            if not (shipped / "openvino").is_dir():
-                run("export_models.py", shipped, "--val_list", val_list, "--data_root", arguments.output)
-        else:
-            sys.stdout.write(f"{shipped}: not exported for CPUs, OpenVINO is not installed\n")
-        if not (shipped / GUARD).is_file():
+    wanted = [name for name in MODELS if name in arguments.only]
+    trained = [train(name, arguments) for name in wanted]
+    for name, folder in zip(wanted, trained, strict=True):
+        ship(folder, arguments.models / name)
+        export(name, arguments)
+    for name in wanted:
+        if not (arguments.models / name / GUARD).is_file():
             samples = ["--samples", arguments.samples, "--seed", arguments.seed]
             lists = ["--val_list", unseen[name], "--data_root", arguments.output]
-            run("calibrate_guard.py", shipped, *lists, *samples)
+            run("calibrate_guard.py", arguments.models / name, *lists, *samples)
     return 0
 
 
@@ -136,6 +130,16 @@ def ship(trained: Path, target: Path) -> None:
         return
     save_model(target, model.settings, load_state(model), model.fingerprint, model.scores, card, half=True)
     sys.stdout.write(f"{target}: written\n")
+
+
+def export(name: str, arguments: argparse.Namespace) -> None:
+    """Write the graphs for CPUs, unless they are there or can't be made here."""
+    shipped = arguments.models / name
+    if not has_openvino():
+        sys.stdout.write(f"{shipped}: not exported for CPUs, OpenVINO is not installed\n")
+    elif not (shipped / "openvino").is_dir():
+        val_list = arguments.output / "lists" / f"{name}_val.csv"
+        run("export_models.py", shipped, "--val_list", val_list, "--data_root", arguments.output)
 
 
 def unseen_lists(arguments: argparse.Namespace) -> dict[str, Path]:

@@ -18,8 +18,8 @@ from lightsheet.core.splits import read_pairs
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_info, read_volume, write_volume
 from lightsheet.fuse.calibrate import (
+    GATES,
     Sample,
-    better_shares,
     calibrate,
     fit_guard,
     fit_shares,
@@ -31,13 +31,14 @@ from lightsheet.fuse.data import open_pair
 from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
 from lightsheet.fuse.fuse_file import Fused, Fuser
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.guard import RISK, Guard, choose_gate, guard_of
+from lightsheet.fuse.guard import RISK, Gate, Guard, choose_gate, guard_of
 from lightsheet.fuse.measure import measure
 from lightsheet.fuse.process import Process
 from networks_in_memory import Memory, model_of, plain_inputs, random_network
 from training_data import blobs, write_lists
 
 SHAPE = (40, 48, 56)
+HALF_AND_WHOLE = (Gate(0.5), Gate(1.0))
 
 
 def guard_for(names: tuple[str, ...], left: float, **changes: object) -> Guard:
@@ -48,7 +49,7 @@ def guard_for(names: tuple[str, ...], left: float, **changes: object) -> Guard:
         np.zeros(number),
         np.ones(number),
         np.zeros((1, number)),
-        (0.5, 1.0),
+        (Gate(0.5), Gate(1.0)),
         np.full((2, 1), left),
         (Process(left, 1e-3, 1e-3, 1e6),) * 2,
         np.array([0.1, 0.3], np.float32),
@@ -58,21 +59,21 @@ def guard_for(names: tuple[str, ...], left: float, **changes: object) -> Guard:
 
 
 def test_the_gate_with_the_largest_expectation_is_taken() -> None:
-    verdict = choose_gate((0.5, 1.0), [-0.5, -1.0], [0.1, 0.1])
-    assert verdict.gate == 1.0
+    verdict = choose_gate(HALF_AND_WHOLE, [-0.5, -1.0], [0.1, 0.1])
+    assert verdict.gate.share == 1.0
     assert verdict.expected == pytest.approx(1 - math.exp(-1 + 0.005))
-    assert choose_gate((0.5, 1.0), [-0.5, -0.2], [0.1, 0.1]).gate == 0.5
+    assert choose_gate(HALF_AND_WHOLE, [-0.5, -0.2], [0.1, 0.1]).gate.share == 0.5
 
 
 def test_doubt_costs_and_a_likely_loss_keeps_the_view() -> None:
     # the same mean, but an unsure guess expects less
-    assert choose_gate((0.5, 1.0), [-0.5, -0.5], [0.1, 0.35]).gate == 0.5
+    assert choose_gate(HALF_AND_WHOLE, [-0.5, -0.5], [0.1, 0.35]).gate.share == 0.5
     # the probability of a loss of -0.2 with spread 0.2 is 16 %
-    kept = choose_gate((0.5, 1.0), [-0.2, -0.1], [0.2, 0.2])
-    assert kept.gate == 0.0
+    kept = choose_gate(HALF_AND_WHOLE, [-0.2, -0.1], [0.2, 0.2])
+    assert kept.gate.share == 0.0
     assert kept.risk > RISK
     assert kept.risk == pytest.approx(0.1587, abs=1e-3)
-    assert choose_gate((1.0,), [0.3], [0.01]).gate == 0.0
+    assert choose_gate((Gate(1.0),), [0.3], [0.01]).gate.share == 0.0
 
 
 def test_corrections_are_applied_by_their_size() -> None:
@@ -81,9 +82,9 @@ def test_corrections_are_applied_by_their_size() -> None:
     )
     view = np.full(6, 2.0, np.float32)
     prediction = view + np.array([0.05, -0.1, 0.2, 0.3, -1.0, 0.0], np.float32)
-    result = guard.apply(view, prediction, 0.5)
+    result = guard.apply(view, prediction, Gate(0.5, by_size=1.0))
     np.testing.assert_allclose(result - view, [0.025, -0.05, 0.2 * 0.75 / 2, 0.075, -0.25, 0], atol=1e-6)
-    np.testing.assert_array_equal(guard.apply(view, prediction, 0.0), view)
+    np.testing.assert_array_equal(guard.apply(view, prediction, Gate(0.0)), view)
 
 
 def test_blocks_lie_in_the_volume_at_multiples_of_the_stride_and_are_few() -> None:
@@ -132,14 +133,14 @@ def test_a_guard_learns_from_a_feature_what_the_result_is_worth() -> None:
     samples = [sample(number, float(rng.uniform(-1, 1))) for number in range(40)]
     guard = fit_guard(samples, "model")
     good, bad = (guard.judge({"quality": q, "other": 1.0}) for q in (0.8, -0.8))
-    assert good.gate == 1.0
+    assert good.gate.share == 1.0
     assert good.expected > 0.5
-    assert bad.gate == 0.0
+    assert bad.gate.share == 0.0
     without, with_guard = what_it_would_do(guard)
     assert without.mean() < 0 < with_guard.mean()
     assert np.mean(with_guard < -0.02) <= 0.05
     unlike = guard.judge({"quality": 30.0, "other": 1.0})
-    assert unlike.gate == 0.0
+    assert unlike.gate.share == 0.0
 
 
 def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
@@ -148,25 +149,30 @@ def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
     for prediction, wanted in ((one.view, 0.0), (one.fused, math.log(1e-3))):
         left = losses_left(dataclasses.replace(one, prediction=prediction), plain)
         assert left[-1] == pytest.approx(wanted, abs=1e-4)
-    by_gate = losses_left(one, plain)
+    by_gate = losses_left(one, plain)[:4]
     assert by_gate[-1] < -0.3
     assert sorted(by_gate, reverse=True) == by_gate
-    assert losses_left(one, np.zeros(7, np.float32)) == pytest.approx([0.0] * 4, abs=1e-4)
+    nothing = losses_left(one, np.zeros(7, np.float32))  # what is weighted by shares of zero is not applied
+    assert nothing == pytest.approx([*by_gate, 0.0, 0.0], abs=1e-4)
     assert all(map(math.isnan, losses_left(dataclasses.replace(one, fused=one.view), plain)))
 
 
-def test_shares_are_applied_only_where_they_leave_less() -> None:
-    samples = [sample(number, 0.9) for number in range(4)]
-    np.testing.assert_array_equal(better_shares(samples), 1.0)
+def test_weighting_by_size_is_one_of_the_gates_and_wins_where_large_corrections_are_wrong() -> None:
     # small corrections are right, but where much is changed the wrong way was gone
-    spoilt = []
-    for number, one in enumerate(samples):
-        wrong = np.random.default_rng(number).random(one.view.shape) < 0.1
+    rng, samples = np.random.default_rng(0), []
+    for number in range(24):
+        one = sample(number, float(rng.uniform(0.7, 0.9)))
+        wrong = rng.random(one.view.shape) < 0.1
         prediction = np.where(wrong, one.view + np.float32(1.5), one.prediction)
-        spoilt.append(dataclasses.replace(one, prediction=prediction))
-    shares = better_shares(spoilt)
-    np.testing.assert_array_equal(shares, fit_shares(spoilt))
-    assert shares[-1] < 0.2 < shares[0]
+        samples.append(dataclasses.replace(one, prediction=prediction))
+    guard = fit_guard(samples, "model")
+    assert guard.shares[-1] < 0.2 < guard.shares[0]
+    means = dict(zip(GATES, guard.values.mean(axis=1), strict=True))
+    for share in (0.5, 1.0):
+        assert means[Gate(share, by_size=1.0)] < means[Gate(share)] - 0.1
+    verdict = guard.judge({"quality": 0.8, "other": 1.0})
+    assert verdict.gate.by_size == 1.0
+    assert "weighted by size" in str(verdict)
 
 
 def test_shares_are_those_of_the_corrections_that_were_right() -> None:
@@ -222,7 +228,7 @@ def test_the_gate_scales_the_correction(folder: ModelFolder, tmp_path: Path, res
     plain, prediction = fuse(with_guard(folder, -1.0), tmp_path, "plain.tif", guard=False, resume=resume)
     assert plain.gate == 1.0
     assert "gate" not in read_info(tmp_path / "plain.tif").metadata["lightsheet"]
-    only_half = with_guard(folder, -1.0, gates=(0.5, 0.5))
+    only_half = with_guard(folder, -1.0, gates=(Gate(0.5), Gate(0.5)))
     half, result = fuse(only_half, tmp_path, "half.tif", resume=resume)
     assert half.gate == 0.5
     view = read_volume(tmp_path / "view.tif").data.astype(float)
@@ -235,7 +241,7 @@ def test_the_gate_scales_the_correction(folder: ModelFolder, tmp_path: Path, res
 def test_the_map_of_gains_is_told_beside_the_result(folder: ModelFolder, tmp_path: Path) -> None:
     # a quarter of the error goes where little is changed, half of it elsewhere
     table = GainTable(np.array([0.1], np.float32), np.array([], np.float32), np.float32([[0.25], [0.5]]))
-    guarded = with_guard(folder, -1.0, gates=(0.5, 0.5), gains=table)
+    guarded = with_guard(folder, -1.0, gates=(Gate(0.5), Gate(0.5)), gains=table)
     fuse(guarded, tmp_path, "result.tif", confidence=True)
     told = read_volume(tmp_path / "result_confidence.tif").data
     view, result = (read_volume(tmp_path / name).data.astype(float) for name in ("view.tif", "result.tif"))

@@ -18,7 +18,7 @@ from lightsheet.fuse.altered import Alteration, altered_view, draw_alteration
 from lightsheet.fuse.confidence import GainSums
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.fusion_settings import Device
-from lightsheet.fuse.guard import Guard, choose_gate, mix
+from lightsheet.fuse.guard import Gate, Guard, choose_gate, mix
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
@@ -30,7 +30,8 @@ from lightsheet.fuse.stream import ChannelReader
 if TYPE_CHECKING:
     from lightsheet.fuse.data import OpenPair
 
-GATES = (0.25, 0.5, 0.75, 1.0)
+GATES = (Gate(0.25), Gate(0.5), Gate(0.75), Gate(1.0), Gate(0.5, by_size=1.0), Gate(1.0, by_size=1.0))
+WHOLE = Gate(1.0)
 LOSS = -0.02
 _FEWEST_SAMPLES = 8
 _MOST_VOXELS = 1 << 21
@@ -39,7 +40,7 @@ _MOST_VOXELS = 1 << 21
 _LEAST_LEFT, _MOST_LEFT = 1e-3, 4.0
 # Sizes of corrections, normalised intensity, for which shares are told.
 _CORRECTIONS = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6], np.float32)
-_HALF, _LEAST_SHARE, _LEAST_SPREAD, _WORTH = 0.5, 1e-4, 1e-3, 0.01
+_HALF, _LEAST_SHARE, _LEAST_SPREAD = 0.5, 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
     ModelError
         When too few of the samples have a score.
     """
-    shares = better_shares(samples)
+    shares = fit_shares(samples)
     scored = [(sample, losses_left(sample, shares)) for sample in samples]
     scored = [(sample, left) for sample, left in scored if all(map(math.isfinite, left))]
     if len(scored) < _FEWEST_SAMPLES:
@@ -151,8 +152,7 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
     processes = tuple(fit_process(places, row) for row in values)
     gains = GainSums()
     for sample, _ in scored:
-        whole = mix(sample.view, sample.prediction, 1.0, _CORRECTIONS, shares)
-        gains.add(sample.view, whole, sample.fused)
+        gains.add(sample.view, sample.prediction, sample.fused)
     return Guard(names, centre, spread, places, GATES, values, processes, _CORRECTIONS, shares, gains.table())
 
 
@@ -175,23 +175,10 @@ def fit_shares(samples: Sequence[Sample]) -> Floats:
     return np.where(told, np.minimum(right / most, 1), 1.0).astype(np.float32)
 
 
-def better_shares(samples: Sequence[Sample]) -> Floats:
-    """Fitted shares where they leave less in the mean than whole corrections do, otherwise these.
-
-    The slope that they are fitted by knows of squared errors; the score is one of structure.
-    """
-    whole, fitted = np.ones_like(_CORRECTIONS), fit_shares(samples)
-    means = []
-    for shares in (whole, fitted):
-        left = [losses_left(sample, shares, (1.0,))[0] for sample in samples]
-        means.append(float(np.nanmean(left)) if any(map(math.isfinite, left)) else 0.0)
-    return fitted if means[1] < means[0] - _WORTH else whole
-
-
-def losses_left(sample: Sample, shares: Floats, gates: Sequence[float] = GATES) -> list[float]:
+def losses_left(sample: Sample, shares: Floats) -> list[float]:
     """L = log(1 - N_SSIM) for each gate and the worse reading of the SSIM; NaN where there is no score."""
     left = []
-    for gate in gates:
+    for gate in GATES:
         result = mix(sample.view, sample.prediction, gate, _CORRECTIONS, shares)
         scores = [nssim(result, sample.view, sample.fused, reading) for reading in READINGS]
         known = all(map(math.isfinite, scores))
@@ -205,9 +192,9 @@ def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
     with_guard = []
     for number in range(guard.values.shape[1]):
         verdict = choose_gate(guard.gates, [m[number] for m, _ in told], [s[number] for _, s in told])
-        at = guard.gates.index(verdict.gate) if verdict.gate else None
+        at = guard.gates.index(verdict.gate) if verdict.gate.share else None
         with_guard.append(0.0 if at is None else 1 - math.exp(guard.values[at, number]))
-    return 1 - np.exp(guard.values[-1]), np.array(with_guard)
+    return 1 - np.exp(guard.values[guard.gates.index(WHOLE)]), np.array(with_guard)
 
 
 def _tell(folder: ModelFolder, guard: Guard) -> None:

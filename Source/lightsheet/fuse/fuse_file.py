@@ -19,7 +19,7 @@ from lightsheet.core.volumes import LazyVolume, open_volume, read_info, usable
 from lightsheet.fuse.choose import Choice, choose_for, shipped_models
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.guard import Trust, guard_of
+from lightsheet.fuse.guard import Trust, guard_of, mean_gate
 from lightsheet.fuse.inputs import converted_file, prepare_inputs
 from lightsheet.fuse.job import Job, Prepared
 from lightsheet.fuse.journal import Journal
@@ -141,10 +141,12 @@ class Fuser:
             record["choice"] = choice.record()
             job = Job(volume, view, given, output, record, further)
             job.trust = self._trust(job, models, choice.features)
-            if job.trust is not None and job.trust.gate == 0:
+            if job.trust is not None and job.trust.gate.share == 0:
                 return Fused(output, False, names, job.keep_view(), gate=0.0)
             clipped, filled = self._predict(job, models, deadline)
-        return Fused(output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate)
+        return Fused(
+            output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate.share
+        )
 
     def choose(self, volume: LazyVolume, overrides: Overrides) -> Choice:
         """Return the model for a view and the reason; by its metadata, or else by what is measured of it."""
@@ -181,9 +183,9 @@ class Fuser:
                 )
             return None
         job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
-        gate = sum(verdict.gate for _, _, verdict in found) / len(found)
-        job.record["gate"] = gate
-        expected = sum(verdict.expected for _, _, verdict in found if verdict.gate) / len(found)
+        gate = mean_gate([verdict.gate for _, _, verdict in found])
+        job.record["gate"] = gate.share
+        expected = sum(verdict.expected for _, _, verdict in found if verdict.gate.share) / len(found)
         folder, guard, _ = found[0]
         if self.settings.confidence and guard.gains is None:
             raise ModelError(f"{folder.path}: expected a guard.json that tells gains (--confidence); {_MAKE}")

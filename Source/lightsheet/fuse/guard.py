@@ -8,8 +8,8 @@ what it was fitted to, so that of a view unlike all of these nothing is promised
 distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure
 one. The gate with the largest expectation is taken, unless a loss is too likely: then the view is kept.
 
-Within the volume, corrections of a size that was less right in held-out volumes than those of other sizes
-may be applied in part (difference weighting: Wodzinski and Mueller, 2025).
+With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
+volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025).
 """
 
 import math
@@ -28,9 +28,23 @@ from lightsheet.fuse.confidence import GainTable, table_of
 from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RISK = 0.15
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How much of a correction is applied.
+
+    Attributes
+    ----------
+    share : of every correction; 0 keeps the view
+    by_size : how far corrections are weighted by their size as well, 0 (not) to 1
+    """
+
+    share: float
+    by_size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,25 +53,27 @@ class Verdict:
 
     Attributes
     ----------
-    gate : share of the correction that is applied; 0 keeps the view
+    gate : the best one; its share is 0 where the view is kept
     expected : N_SSIM expected with this gate; of a view that is kept, with the best gate there was
     risk : probability of a loss with it
     """
 
-    gate: float
+    gate: Gate
     expected: float
     risk: float
 
     def record(self) -> dict[str, float]:
         """Write the verdict for a result's provenance."""
-        return {name: round(getattr(self, name), 4) for name in ("gate", "expected", "risk")}
+        told = {"gate": self.gate.share, "by_size": self.gate.by_size}
+        return told | {"expected": round(self.expected, 4), "risk": round(self.risk, 4)}
 
     def __str__(self) -> str:
         """In words."""
         told = f"N_SSIM {self.expected:+.2f} expected, a loss with a probability of {self.risk:.0%}"
-        if self.gate == 0:
+        if self.gate.share == 0:
             return f"the view is kept, as the best to be had is: {told}"
-        return f"{self.gate:.0%} of the correction is applied: {told}"
+        weighted = ", weighted by size" if self.gate.by_size else ""
+        return f"{self.gate.share:.0%} of the correction is applied{weighted}: {told}"
 
 
 @dataclass(frozen=True)
@@ -69,10 +85,11 @@ class Guard:
     features : names, in the order of the columns of ``samples``
     centre, spread : of the features over the samples
     samples : held-out volumes (n, features), standardised
-    gates : shares of the correction that were tried, ascending
+    gates : what was tried
     values : L of each sample for each gate (gates, n), for the worse reading of the SSIM
     processes : one for each gate
-    corrections, shares : sizes of a correction (normalised intensity), ascending, and the share to apply
+    corrections, shares : sizes of a correction (normalised intensity), ascending, and the share to apply of
+        them where they are weighted by size
     gains : where in a volume a gain is to be expected; None in files of earlier versions
     """
 
@@ -80,7 +97,7 @@ class Guard:
     centre: Numbers
     spread: Numbers
     samples: Numbers
-    gates: tuple[float, ...]
+    gates: tuple[Gate, ...]
     values: Numbers
     processes: tuple[Process, ...]
     corrections: Floats
@@ -96,7 +113,7 @@ class Guard:
         ]
         return choose_gate(self.gates, [float(m[0]) for m, _ in told], [float(s[0]) for _, s in told])
 
-    def apply(self, view: Floats, prediction: Floats, gate: float) -> Floats:
+    def apply(self, view: Floats, prediction: Floats, gate: Gate) -> Floats:
         """Return the result of view and prediction, contiguous and of one shape, normalised intensities."""
         return mix(view, prediction, gate, self.corrections, self.shares)
 
@@ -109,7 +126,7 @@ class Guard:
             "centre": _listed(self.centre),
             "spread": _listed(self.spread),
             "samples": _listed(self.samples),
-            "gates": list(self.gates),
+            "gates": [vars(gate) for gate in self.gates],
             "values": _listed(self.values),
             "processes": [vars(process) for process in self.processes],
             "corrections": _listed(self.corrections),
@@ -118,7 +135,7 @@ class Guard:
         }
 
 
-def choose_gate(gates: Sequence[float], means: Sequence[float], spreads: Sequence[float]) -> Verdict:
+def choose_gate(gates: Sequence[Gate], means: Sequence[float], spreads: Sequence[float]) -> Verdict:
     """Choose the gate by mean and spread of L for each."""
     found = [
         Verdict(gate, 1 - math.exp(mean + spread**2 / 2), float(special.ndtr(mean / spread)))
@@ -126,9 +143,16 @@ def choose_gate(gates: Sequence[float], means: Sequence[float], spreads: Sequenc
     ]
     allowed = [one for one in found if one.risk <= RISK and one.expected > 0]
     if allowed:
-        return max(allowed, key=lambda one: (one.expected, one.gate))
+        return max(allowed, key=lambda one: (one.expected, one.gate.share))
     best = max(found, key=lambda one: one.expected)
-    return Verdict(0.0, best.expected, best.risk)
+    return Verdict(Gate(0.0), best.expected, best.risk)
+
+
+def mean_gate(gates: Sequence[Gate]) -> Gate:
+    """Gate for the mean of several models."""
+    share = sum(gate.share for gate in gates)
+    by_size = sum(gate.share * gate.by_size for gate in gates) / share if share else 0.0
+    return Gate(share / len(gates), by_size)
 
 
 def guard_of(folder: ModelFolder) -> Guard | None:
@@ -149,7 +173,7 @@ def guard_of(folder: ModelFolder) -> Guard | None:
             centre=np.array(content["centre"], np.float64),
             spread=np.array(content["spread"], np.float64),
             samples=np.array(content["samples"], np.float64),
-            gates=tuple(map(float, content["gates"])),
+            gates=tuple(Gate(float(gate["share"]), float(gate["by_size"])) for gate in content["gates"]),
             values=np.array(content["values"], np.float64),
             processes=tuple(Process(**{k: float(v) for k, v in p.items()}) for p in content["processes"]),
             corrections=np.array(content["corrections"], np.float32),
@@ -171,14 +195,14 @@ class Trust:
 
     Attributes
     ----------
-    guard : whose gate and shares are applied
-    gate : share of the correction
+    guard : whose shares by size are applied
+    gate : how much of the correction
     expected : N_SSIM that is expected of the result; 0 of a view that is kept
     confidence : whether the map of predicted gains is wanted
     """
 
     guard: Guard
-    gate: float
+    gate: Gate
     expected: float = 0.0
     confidence: bool = False
 
@@ -193,8 +217,7 @@ def guarded(
         view = normalization.apply(volume.read(first, first + len(prediction)))
         gain = None
         if trust.confidence and trust.guard.gains is not None:
-            whole = trust.guard.apply(view, prediction, 1.0)
-            gain = trust.guard.gains.at(view, whole, trust.gate)
+            gain = trust.guard.gains.at(view, prediction, trust.gate.share)
         yield trust.guard.apply(view, prediction, trust.gate), gain
         first += len(prediction)
 
@@ -214,10 +237,11 @@ def _listed(values: Numbers | Floats) -> Any:
     return np.round(values.astype(np.float64), 6).tolist()
 
 
-def mix(view: Floats, prediction: Floats, gate: float, corrections: Floats, shares: Floats) -> Floats:
+def mix(view: Floats, prediction: Floats, gate: Gate, corrections: Floats, shares: Floats) -> Floats:
     """View + gate x share(size of the correction) x correction; shares are interpolated between sizes."""
     result = np.empty_like(prediction)
-    _mix(view.ravel(), prediction.ravel(), gate, corrections, shares, result.ravel())
+    applied = 1 + np.float32(gate.by_size) * (shares - 1)
+    _mix(view.ravel(), prediction.ravel(), gate.share, corrections, applied, result.ravel())
     return result
 
 

@@ -98,7 +98,11 @@ class Job:
         return writer.report.clipped_fraction
 
     def _write_expectation(self, trust: Trust) -> None:
-        content = {"view": self.view.name, "expected_n_ssim": round(trust.expected, 4), "gate": trust.gate}
+        content = {
+            "view": self.view.name,
+            "expected_n_ssim": round(trust.expected, 4),
+            "gate": trust.gate.share,
+        }
         write_json(beside(self.output, "confidence", ".json"), content)
 
     def write_spread(self, planes: Iterator[Floats]) -> None:

@@ -146,12 +146,12 @@ def warm_up(restorer: "Restorer") -> "list[Outcome]":
     outcomes of that.
     """
     from lightsheet.core.axes import CHANNELS
-    from lightsheet.fuse.guard import mix
+    from lightsheet.fuse.guard import Gate, mix
     from lightsheet.operate.phantom import write_small_view
 
     with tempfile.TemporaryDirectory() as folder:
         views = [write_small_view(Path(folder) / f"{channel}.tif", channel) for channel in CHANNELS]
-        mix(np.zeros(1, np.float32), np.zeros(1, np.float32), 1.0, *np.ones((2, 1), np.float32))
+        mix(np.zeros(1, np.float32), np.zeros(1, np.float32), Gate(1.0), *np.ones((2, 1), np.float32))
         for view in views:
             restorer.restore(view, view.with_name(f"{view.stem}_guarded.tif"))
         plain = restorer.without_guard()
