@@ -10,7 +10,11 @@ reference           recipe of team RWTH-GE: 3D U-Net with instance norm, image a
  + gate             the same, with tiles kept as they are where little is lit or little seems to be missing
                     (the idea of XU's entry; here the SSIM of view and prediction tells the latter)
 MONAI               MONAI's U-Net as its tutorials set it up, mean absolute error, the image alone
-ours, no guard      our model, its prediction as it is
+ours, generalist    the one model for everything
+ours, by channel    one model for nuclei, one for membranes
+ours, by size       of the models for one study the one whose training images are nearest in size, the rule of
+                    the reference
+ours, no guard      as ours, without the guard: the prediction as it is
 ours                what apply_script.py and the container write
 
 The networks of the rivals were trained on the same volumes for the same time, see quality_rivals.py.
@@ -165,21 +169,62 @@ def _loaded(folder: Path) -> LoadedModel:
     return load_model(open_model(folder), "cpu")
 
 
+Chooser = Callable[[View], ModelFolder]
+
+
+def as_the_container(view: View) -> ModelFolder:
+    """Choose by study and channel where they are told, otherwise by what the image is like."""
+    return choose_for(view.volume, _models(), trust_channel=True).model
+
+
+def one_generalist(view: View) -> ModelFolder:
+    """Take the model for everything."""
+    return next(model for model in _models() if model.settings.channel is None)
+
+
+def one_of_the_channel(view: View) -> ModelFolder:
+    """Take the generalist of the channel."""
+    fitting = [model for model in _models() if model.settings.channel == view.case.channel]
+    return max(fitting, key=lambda model: len(model.settings.studies))
+
+
+def nearest_size(view: View) -> ModelFolder:
+    """Take the study whose training images are nearest in physical size: voxels alone are all alike here."""
+    fitting = [
+        model
+        for model in _models()
+        if len(model.settings.studies) == 1 and model.settings.channel == view.case.channel
+    ]
+    extent = np.array(view.case.view.shape) * view.case.spacing_um
+    sizes = [np.array(model.fingerprint["median"]["extent_um"]) for model in fitting]
+    return fitting[int(np.argmin([np.linalg.norm(size - extent) for size in sizes]))]
+
+
+@lru_cache(maxsize=1)
+def _models() -> list[ModelFolder]:
+    return shipped_models()
+
+
+@lru_cache(maxsize=32)
+def _loaded(folder: Path) -> LoadedModel:
+    return load_model(open_model(folder), "cpu")
+
+
 class Ours:
-    """Our models, chosen as the container chooses.
+    """Our shipped models.
 
     Parameters
     ----------
-    models : folder of models; default the shipped ones
+    choose : which of them
     guard : whether the guard has its say
     """
 
-    def __init__(self, models: Path | None = None, *, guard: bool = True) -> None:
-        self._folder, self._guard = models, guard
+    def __init__(self, choose: Chooser = as_the_container, *, guard: bool = True) -> None:
+        self._choose, self._guard = choose, guard
 
     def __call__(self, view: View) -> Floats:
         """Predict, and apply what the guard allows."""
-        prediction, folder, inputs = _of_ours(view, self._folder)
+        prediction, folder, inputs = _of_ours(view, self._choose)
         guard = guard_of(folder)
         if not self._guard or guard is None:
             return prediction
@@ -189,8 +234,8 @@ class Ours:
 
 
 @lru_cache(maxsize=1)
-def _of_ours(view: View, models: Path | None) -> tuple[Floats, ModelFolder, NetworkInputs]:
-    folder = choose_for(view.volume, list(_models(models)), given=False, trust_channel=True).model
+def _of_ours(view: View, choose: Chooser) -> tuple[Floats, ModelFolder, NetworkInputs]:
+    folder = choose(view)
     model = _loaded(folder.path)
     inputs = prepare_inputs(view.volume, model.settings)
     prediction = predict_block(model.program, model.runtime, view.channels(inputs))
@@ -217,6 +262,9 @@ METHODS: dict[str, Callable[[View], Floats]] = {
     " + difference": difference_weighted,
     " + gate": gated,
     "MONAI": monai,
+    "ours, generalist": Ours(one_generalist),
+    "ours, by channel": Ours(one_of_the_channel),
+    "ours, by size": Ours(nearest_size),
     "ours, no guard": Ours(guard=False),
     "ours": Ours(),
 }
