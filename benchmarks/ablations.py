@@ -3,7 +3,8 @@
 Reads the volumes and lists that models.py made (nuclei and membranes of all studies, and of drawn ones),
 trains every variant for the same time from each of some seeds, and scores it without its guard on the test
 images of fusion_quality.py: seen and unseen, mean N_SSIM of both readings, and losses by the worse one. The
-spread is that of the mean over the seeds. What is trained already is kept, so the command can be stopped.
+spread is that of the mean over the seeds. The variant with a global pass (global_pass.py) shares the time
+between its two networks. What is trained already is kept, so the command can be stopped.
 All images are simulated.
 """
 
@@ -15,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo import CHANNELS, GROUPS, run
+from global_pass import as_channel, first_pass, train_global, with_global_pass
 from lightsheet.core.axes import ZYX
 from lightsheet.core.model_folder import SETTINGS, open_model
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.inputs import prepare_inputs
-from lightsheet.fuse.loaded_model import load_model
+from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.parity import predict_block
 from models import AUGMENTATIONS, GENERALIST, LOSS
 from quality_cases import SETS, Case, seen_case, unseen_case
@@ -32,6 +34,8 @@ RECIPE: dict[str, tuple[object, ...]] = {
     "augmentations": (AUGMENTATIONS,),
     "loss": LOSS,
 }
+GLOBAL_SHARE = 0.75
+GLOBAL = "global pass for light path"
 # Each variant replaces a part of the recipe, or adds flags.
 VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
     "recipe": {},
@@ -44,6 +48,7 @@ VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
     "instance norm": {"more": ("--layer_norm", "instance")},
     "no average of weights": {"more": ("--ema", 0)},
     "constant learning rate": {"more": ("--schedule", "constant")},
+    GLOBAL: {},
     "with physics": {"more": ("--use_physics",)},
     "with physics, weight x 5": {"more": ("--use_physics", "--physics_weight", 0.1)},
 }
@@ -67,11 +72,17 @@ def main() -> int:
         for seed in arguments.seeds
         for variant in arguments.variants
     }
+    first = {seed: first_network(seed, arguments) for seed in arguments.seeds if GLOBAL in arguments.variants}
     views = [View(case) for case in cases(arguments.seen, arguments.unseen, (z, y, x))]
     titles = "".join(f"{title:>18}" for title in ("seen tf", "seen 3d", "unseen tf", "unseen 3d"))
     say(f"{'variant':<28}{titles}{'seen losses':>13}{'unseen':>8}")
     for variant in arguments.variants:
-        found = np.array([scores(models[variant, seed], views) for seed in arguments.seeds])
+        found = np.array(
+            [
+                scores(models[variant, seed], views, first[seed] if variant == GLOBAL else None)
+                for seed in arguments.seeds
+            ]
+        )
         means, spread = found.mean(axis=0), found.std(axis=0)
         cells = "".join(f"{m:>+11.3f} ± {s:.3f}" for m, s in zip(means[:4], spread[:4], strict=True))
         say(f"{variant:<28}{cells}{means[4]:>13.1%}{means[5]:>8.1%}")
@@ -88,13 +99,29 @@ def train(variant: str, seed: int, arguments: argparse.Namespace) -> Path:
     flags: list[object] = ["--image_groups", *parts["image_groups"], *parts["loss"]]
     if parts["augmentations"][0] is not None:
         flags += ["--augmentations", *parts["augmentations"]]
-    lists = [arguments.data / "lists" / f"{GENERALIST}_{part}.csv" for part in ("train", "val")]
-    files = ["--data_root", arguments.data, "--train_list", lists[0], "--val_list", lists[1]]
-    budget = ["--patch_size", "32,64,64", "--max_minutes", arguments.minutes, "--seed", seed]
+    data, lists, minutes = arguments.data, lists_of(arguments.data), arguments.minutes
+    if variant == GLOBAL:
+        made = arguments.output / "global" / f"volumes_{seed}"
+        data = with_global_pass(data, lists, first_network(seed, arguments), made)
+        minutes *= GLOBAL_SHARE
+    files = ["--data_root", data, "--train_list", lists[0], "--val_list", lists[1]]
+    budget = ["--patch_size", "32,64,64", "--max_minutes", minutes, "--seed", seed]
     # judged once, at the end: validation would take more time than training
     budget += ["--samples_per_epoch", 1_000_000]
     run("train_script.py", *flags, *files, *budget, *parts.get("more", ()), "--output_path", target)
     return target
+
+
+def lists_of(data: Path) -> list[Path]:
+    """Training and validation volumes."""
+    return [data / "lists" / f"{GENERALIST}_{part}.csv" for part in ("train", "val")]
+
+
+def first_network(seed: int, arguments: argparse.Namespace) -> LoadedModel:
+    """Train the network of the global pass, or take it from an earlier run."""
+    minutes = (1 - GLOBAL_SHARE) * arguments.minutes
+    lists = lists_of(arguments.data)
+    return train_global(arguments.data, lists, arguments.output / "global", minutes, seed)
 
 
 def cases(seen: int, unseen: int, shape: ZYX) -> list[Case]:
@@ -103,14 +130,17 @@ def cases(seen: int, unseen: int, shape: ZYX) -> list[Case]:
     return known + [unseen_case(channel, number, shape) for number in range(unseen) for channel in CHANNELS]
 
 
-def scores(folder: Path, views: list[View]) -> list[float]:
+def scores(folder: Path, views: list[View], first: LoadedModel | None) -> list[float]:
     """Mean N_SSIM seen (tf, 3d) and unseen (tf, 3d), and the shares of losses of both."""
     model = load_model(open_model(folder), "cpu")
     found: dict[str, list[list[float]]] = {"seen": [], "unseen": []}
     for view in views:
         inputs = prepare_inputs(view.volume, model.settings)
         fitted = model.for_volume(view.volume, inputs)
-        prediction = predict_block(fitted.program, fitted.runtime, view.channels(inputs))
+        channels = view.channels(inputs)
+        if first is not None:
+            channels[-1] = as_channel(first_pass(view.case.view, view.info, first))
+        prediction = predict_block(fitted.program, fitted.runtime, channels)
         fused = view.normalization.apply(view.case.fused)
         found[view.case.group].append([nssim(prediction, view.values, fused, r) for r in READINGS])
     tables: dict[str, NDArray[np.float64]] = {group: np.array(some) for group, some in found.items()}
