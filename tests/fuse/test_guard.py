@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import uniform_filter
+from scipy import ndimage
 
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.errors import ModelError, SettingsError
@@ -17,8 +17,10 @@ from lightsheet.core.model_folder import GUARD, ModelFolder, ModelSettings, open
 from lightsheet.core.splits import read_pairs
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_info, read_volume, write_volume
+from lightsheet.fuse import job
 from lightsheet.fuse.calibrate import (
     GATES,
+    WHOLE,
     Sample,
     calibrate,
     fit_guard,
@@ -31,7 +33,7 @@ from lightsheet.fuse.data import open_pair
 from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
 from lightsheet.fuse.fuse_file import Fused, Fuser
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.guard import RISK, Gate, Guard, choose_gate, guard_of
+from lightsheet.fuse.guard import RISK, Gate, Guard, choose_gate, guard_of, mean_gate
 from lightsheet.fuse.measure import measure
 from lightsheet.fuse.process import Process
 from networks_in_memory import Memory, model_of, plain_inputs, random_network
@@ -148,12 +150,15 @@ def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
     plain = np.ones(7, np.float32)
     for prediction, wanted in ((one.view, 0.0), (one.fused, math.log(1e-3))):
         left = losses_left(dataclasses.replace(one, prediction=prediction), plain)
-        assert left[-1] == pytest.approx(wanted, abs=1e-4)
-    by_gate = losses_left(one, plain)[:4]
+        assert left[GATES.index(WHOLE)] == pytest.approx(wanted, abs=1e-4)
+    found = dict(zip(GATES, losses_left(one, plain), strict=True))
+    by_gate = [found[gate] for gate in (*(Gate(share, sigma=0.5) for share in (0.25, 0.5, 0.75)), WHOLE)]
     assert by_gate[-1] < -0.3
-    assert sorted(by_gate, reverse=True) == by_gate
-    nothing = losses_left(one, np.zeros(7, np.float32))  # what is weighted by shares of zero is not applied
-    assert nothing == pytest.approx([*by_gate, 0.0, 0.0], abs=1e-4)
+    assert sorted(by_gate[:3], reverse=True) == by_gate[:3]
+    # what is weighted by shares of zero is not applied: only the smoothing remains
+    nothing = dict(zip(GATES, losses_left(one, np.zeros(7, np.float32)), strict=True))
+    for gate, left in nothing.items():
+        assert left == pytest.approx(found[Gate(0.0, sigma=0.5)] if gate.by_size else found[gate], abs=1e-4)
     assert all(map(math.isnan, losses_left(dataclasses.replace(one, fused=one.view), plain)))
 
 
@@ -168,8 +173,8 @@ def test_weighting_by_size_is_one_of_the_gates_and_wins_where_large_corrections_
     guard = fit_guard(samples, "model")
     assert guard.shares[-1] < 0.2 < guard.shares[0]
     means = dict(zip(GATES, guard.values.mean(axis=1), strict=True))
-    for share in (0.5, 1.0):
-        assert means[Gate(share, by_size=1.0)] < means[Gate(share)] - 0.1
+    assert means[Gate(0.5, by_size=1.0, sigma=0.5)] < means[Gate(0.5, sigma=0.5)] - 0.1
+    assert means[Gate(1.0, by_size=1.0, sigma=0.5)] < means[WHOLE] - 0.1
     verdict = guard.judge({"quality": 0.8, "other": 1.0})
     assert verdict.gate.by_size == 1.0
     assert "weighted by size" in str(verdict)
@@ -223,6 +228,37 @@ def test_where_no_gain_is_expected_the_view_is_kept_voxel_by_voxel(
     assert not list(tmp_path.glob(".*journal"))
 
 
+def test_a_view_is_smoothed_where_that_is_all_there_is_to_gain(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_VOXELS_AT_ONCE", 3 * SHAPE[1] * SHAPE[2])  # a few planes at a time
+    smooth = with_guard(folder, -1.0, gates=(Gate(0.0, sigma=0.8),) * 2)
+    fused, result = fuse(smooth, tmp_path, "smooth.tif")
+    assert fused.gate == 0.0
+    view = read_volume(tmp_path / "view.tif").data.astype(np.float32)
+    wanted = ndimage.gaussian_filter(view, 0.8, mode="nearest", truncate=4.0)
+    np.testing.assert_allclose(result, wanted, atol=0.6)
+    assert np.abs(wanted - view).max() > 20
+    record = read_info(tmp_path / "smooth.tif").metadata["lightsheet"]
+    assert (record["gate"], record["guard"]["model"]["sigma"]) == (0.0, 0.8)
+
+
+def test_the_part_of_the_view_that_remains_is_smoothed(folder: ModelFolder, tmp_path: Path) -> None:
+    _, prediction = fuse(with_guard(folder, -1.0), tmp_path, "plain.tif", guard=False)
+    half = with_guard(folder, -1.0, gates=(Gate(0.5, sigma=0.5),) * 2)
+    _, result = fuse(half, tmp_path, "half.tif", patch_size=(16, 16, 16))
+    view = read_volume(tmp_path / "view.tif").data.astype(np.float32)
+    wanted = (ndimage.gaussian_filter(view, 0.5, mode="nearest", truncate=4.0) + prediction) / 2
+    inside = (prediction > 0) & (prediction < 65535)
+    assert np.abs(result - wanted)[inside].max() <= 1.01
+
+
+def test_the_gate_of_several_models_is_their_mean() -> None:
+    gates = [Gate(1.0), Gate(0.5, by_size=1.0, sigma=0.5), Gate(0.0)]
+    assert mean_gate(gates) == Gate(0.5, pytest.approx(1 / 3), pytest.approx(1 / 6))
+    assert mean_gate([Gate(0.0), Gate(0.0)]).keeps_view
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_the_gate_scales_the_correction(folder: ModelFolder, tmp_path: Path, resume: bool) -> None:
     plain, prediction = fuse(with_guard(folder, -1.0), tmp_path, "plain.tif", guard=False, resume=resume)
@@ -247,7 +283,7 @@ def test_the_map_of_gains_is_told_beside_the_result(folder: ModelFolder, tmp_pat
     view, result = (read_volume(tmp_path / name).data.astype(float) for name in ("view.tif", "result.tif"))
     low, high = np.percentile(view, (2, 99.8))
     # half of the correction was applied, which leaves 1 - 0.5 * 1.5 of what the whole takes away
-    changed = uniform_filter(np.abs(result - view) * 2 / (high - low), (1, 9, 9), mode="nearest")
+    changed = ndimage.uniform_filter(np.abs(result - view) * 2 / (high - low), (1, 9, 9), mode="nearest")
     assert set(np.unique(told)) == {188, 375}
     clear = np.abs(changed - 0.1) > 0.005
     np.testing.assert_array_equal((told == 375)[clear], (changed > 0.1)[clear])

@@ -18,7 +18,7 @@ from lightsheet.fuse.altered import Alteration, altered_view, draw_alteration
 from lightsheet.fuse.confidence import GainSums
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.fusion_settings import Device
-from lightsheet.fuse.guard import Gate, Guard, choose_gate, mix
+from lightsheet.fuse.guard import Gate, Guard, choose_gate, mix, smoothed
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
@@ -30,8 +30,14 @@ from lightsheet.fuse.stream import ChannelReader
 if TYPE_CHECKING:
     from lightsheet.fuse.data import OpenPair
 
-GATES = (Gate(0.25), Gate(0.5), Gate(0.75), Gate(1.0), Gate(0.5, by_size=1.0), Gate(1.0, by_size=1.0))
 WHOLE = Gate(1.0)
+GATES = (
+    Gate(0.0, sigma=0.5),
+    Gate(0.0, sigma=0.8),
+    *(Gate(share, sigma=0.5) for share in (0.25, 0.5, 0.75)),
+    WHOLE,
+    *(Gate(share, by_size=1.0, sigma=0.5) for share in (0.5, 1.0)),
+)
 LOSS = -0.02
 _FEWEST_SAMPLES = 8
 _MOST_VOXELS = 1 << 21
@@ -178,8 +184,9 @@ def fit_shares(samples: Sequence[Sample]) -> Floats:
 def losses_left(sample: Sample, shares: Floats) -> list[float]:
     """L = log(1 - N_SSIM) for each gate and the worse reading of the SSIM; NaN where there is no score."""
     left = []
+    bases = {sigma: smoothed(sample.view, sigma) for sigma in {gate.sigma for gate in GATES}}
     for gate in GATES:
-        result = mix(sample.view, sample.prediction, gate, _CORRECTIONS, shares)
+        result = mix(bases[gate.sigma], sample.prediction, gate, _CORRECTIONS, shares)
         scores = [nssim(result, sample.view, sample.fused, reading) for reading in READINGS]
         known = all(map(math.isfinite, scores))
         left.append(math.log(min(max(1 - min(scores), _LEAST_LEFT), _MOST_LEFT)) if known else math.nan)
@@ -192,7 +199,7 @@ def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
     with_guard = []
     for number in range(guard.values.shape[1]):
         verdict = choose_gate(guard.gates, [m[number] for m, _ in told], [s[number] for _, s in told])
-        at = guard.gates.index(verdict.gate) if verdict.gate.share else None
+        at = None if verdict.gate.keeps_view else guard.gates.index(verdict.gate)
         with_guard.append(0.0 if at is None else 1 - math.exp(guard.values[at, number]))
     return 1 - np.exp(guard.values[guard.gates.index(WHOLE)]), np.array(with_guard)
 

@@ -47,7 +47,7 @@ class Fused:
     model : name of the model, or of several
     clipped_fraction : share of voxels outside 0 to 65535; 0 when done before
     filled_fraction : share of voxels that are the view's, because the time was over
-    gate : share of the correction that was applied; 0: the guard kept the view
+    gate : share of the correction that was applied; 0: the guard kept the view, or smoothed it
     """
 
     path: Path
@@ -142,7 +142,9 @@ class Fuser:
             job = Job(volume, view, given, output, record, further)
             job.trust = self._trust(job, models, choice.features)
             if job.trust is not None and job.trust.gate.share == 0:
-                return Fused(output, False, names, job.keep_view(), gate=0.0)
+                normalization = self._prepared(job, models[0]).inputs.normalization
+                clipped = job.without_prediction(normalization, job.trust.gate.sigma)
+                return Fused(output, False, names, clipped, gate=0.0)
             clipped, filled = self._predict(job, models, deadline)
         return Fused(
             output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate.share
@@ -185,11 +187,11 @@ class Fuser:
         job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
         gate = mean_gate([verdict.gate for _, _, verdict in found])
         job.record["gate"] = gate.share
-        expected = sum(verdict.expected for _, _, verdict in found if verdict.gate.share) / len(found)
+        gains = sum(verdict.expected for _, _, verdict in found if not verdict.gate.keeps_view)
         folder, guard, _ = found[0]
         if self.settings.confidence and guard.gains is None:
             raise ModelError(f"{folder.path}: expected a guard.json that tells gains (--confidence); {_MAKE}")
-        return Trust(guard, gate, expected, self.settings.confidence)
+        return Trust(guard, gate, gains / len(found), self.settings.confidence)
 
     def _predict(self, job: Job, models: list[ModelFolder], deadline: Deadline | None) -> tuple[float, float]:
         """Predict by all members, write the result; shares of clipped and of filled voxels."""

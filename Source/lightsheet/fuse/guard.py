@@ -1,4 +1,4 @@
-"""How far to trust a model on a view: the result is view + gate x (prediction - view).
+"""How far to trust a model on a view: the result is view + gate x (prediction - view), or the view itself.
 
 The score of the challenge is relative to the view, so that keeping the view scores 0, and a single bad
 result costs more than many good ones gain. With L = log(1 - N_SSIM), a copy of the view has L = 0, and a
@@ -9,7 +9,9 @@ distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure gues
 one. The gate with the largest expectation is taken, unless a loss is too likely: then the view is kept.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
-volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025).
+volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
+the view remains, it is smoothed slightly, since its noise is none of the fused volume's. Smoothing alone is
+one of the gates too, for views that a model does not know.
 """
 
 import math
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import ndimage, special
 
 from lightsheet.core.intensity import Normalization, Slabs
 from lightsheet.core.jit import compiled
@@ -33,18 +35,28 @@ RISK = 0.15
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
 
 
+_TRUNCATE = 4.0
+
+
 @dataclass(frozen=True)
 class Gate:
     """How much of a correction is applied.
 
     Attributes
     ----------
-    share : of every correction; 0 keeps the view
+    share : of every correction; with 0 the network has no say
     by_size : how far corrections are weighted by their size as well, 0 (not) to 1
+    sigma : of the Gaussian that the view is smoothed by, voxels
     """
 
     share: float
     by_size: float = 0.0
+    sigma: float = 0.0
+
+    @property
+    def keeps_view(self) -> bool:
+        """Whether the result is the view, voxel by voxel."""
+        return self.share == 0 and self.sigma == 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Verdict:
 
     Attributes
     ----------
-    gate : the best one; its share is 0 where the view is kept
+    gate : the best one
     expected : N_SSIM expected with this gate; of a view that is kept, with the best gate there was
     risk : probability of a loss with it
     """
@@ -64,14 +76,16 @@ class Verdict:
 
     def record(self) -> dict[str, float]:
         """Write the verdict for a result's provenance."""
-        told = {"gate": self.gate.share, "by_size": self.gate.by_size}
+        told = {"gate": self.gate.share, "by_size": self.gate.by_size, "sigma": self.gate.sigma}
         return told | {"expected": round(self.expected, 4), "risk": round(self.risk, 4)}
 
     def __str__(self) -> str:
         """In words."""
         told = f"N_SSIM {self.expected:+.2f} expected, a loss with a probability of {self.risk:.0%}"
-        if self.gate.share == 0:
+        if self.gate.keeps_view:
             return f"the view is kept, as the best to be had is: {told}"
+        if self.gate.share == 0:
+            return f"the view is smoothed (Gaussian, sigma {self.gate.sigma:g} voxels), not predicted: {told}"
         weighted = ", weighted by size" if self.gate.by_size else ""
         return f"{self.gate.share:.0%} of the correction is applied{weighted}: {told}"
 
@@ -115,7 +129,7 @@ class Guard:
 
     def apply(self, view: Floats, prediction: Floats, gate: Gate) -> Floats:
         """Return the result of view and prediction, contiguous and of one shape, normalised intensities."""
-        return mix(view, prediction, gate, self.corrections, self.shares)
+        return mix(smoothed(view, gate.sigma), prediction, gate, self.corrections, self.shares)
 
     def as_json(self, folder: ModelFolder) -> dict[str, Any]:
         """Content of guard.json."""
@@ -150,9 +164,9 @@ def choose_gate(gates: Sequence[Gate], means: Sequence[float], spreads: Sequence
 
 def mean_gate(gates: Sequence[Gate]) -> Gate:
     """Gate for the mean of several models."""
-    share = sum(gate.share for gate in gates)
+    share, sigma = (sum(values) for values in zip(*((g.share, g.sigma) for g in gates), strict=True))
     by_size = sum(gate.share * gate.by_size for gate in gates) / share if share else 0.0
-    return Gate(share / len(gates), by_size)
+    return Gate(share / len(gates), by_size, sigma / len(gates))
 
 
 def guard_of(folder: ModelFolder) -> Guard | None:
@@ -173,7 +187,7 @@ def guard_of(folder: ModelFolder) -> Guard | None:
             centre=np.array(content["centre"], np.float64),
             spread=np.array(content["spread"], np.float64),
             samples=np.array(content["samples"], np.float64),
-            gates=tuple(Gate(float(gate["share"]), float(gate["by_size"])) for gate in content["gates"]),
+            gates=tuple(Gate(**{k: float(v) for k, v in gate.items()}) for gate in content["gates"]),
             values=np.array(content["values"], np.float64),
             processes=tuple(Process(**{k: float(v) for k, v in p.items()}) for p in content["processes"]),
             corrections=np.array(content["corrections"], np.float32),
@@ -214,12 +228,32 @@ def guarded(
     first = 0
     for some in planes:
         prediction = np.ascontiguousarray(some)
-        view = normalization.apply(volume.read(first, first + len(prediction)))
+        last = first + len(prediction)
         gain = None
         if trust.confidence and trust.guard.gains is not None:
+            view = normalization.apply(volume.read(first, last))
             gain = trust.guard.gains.at(view, prediction, trust.gate.share)
-        yield trust.guard.apply(view, prediction, trust.gate), gain
-        first += len(prediction)
+        base = smoothed_planes(volume, normalization, trust.gate.sigma, first, last)
+        yield mix(base, prediction, trust.gate, trust.guard.corrections, trust.guard.shares), gain
+        first = last
+
+
+def smoothed(view: Floats, sigma: float) -> Floats:
+    """View (Z, Y, X) blurred by a Gaussian, sigma in voxels."""
+    if sigma == 0:
+        return view
+    blurred: Floats = ndimage.gaussian_filter(view, sigma, mode="nearest", truncate=_TRUNCATE)
+    return blurred
+
+
+def smoothed_planes(
+    volume: Slabs, normalization: Normalization, sigma: float, first: int, last: int
+) -> Floats:
+    """Planes ``first`` to before ``last`` of the whole view smoothed, as normalised intensity."""
+    reach = int(_TRUNCATE * sigma + 0.5)
+    start, stop = max(0, first - reach), min(volume.info.shape_zyx[0], last + reach)
+    planes = smoothed(normalization.apply(volume.read(start, stop)), sigma)
+    return np.ascontiguousarray(planes[first - start : last - start])
 
 
 def _check(guard: Guard) -> None:
@@ -237,11 +271,14 @@ def _listed(values: Numbers | Floats) -> Any:
     return np.round(values.astype(np.float64), 6).tolist()
 
 
-def mix(view: Floats, prediction: Floats, gate: Gate, corrections: Floats, shares: Floats) -> Floats:
-    """View + gate x share(size of the correction) x correction; shares are interpolated between sizes."""
+def mix(base: Floats, prediction: Floats, gate: Gate, corrections: Floats, shares: Floats) -> Floats:
+    """Return base + gate x share(size of the correction) x correction.
+
+    The base is the view, smoothed where the gate says so; shares are interpolated between sizes.
+    """
     result = np.empty_like(prediction)
     applied = 1 + np.float32(gate.by_size) * (shares - 1)
-    _mix(view.ravel(), prediction.ravel(), gate.share, corrections, applied, result.ravel())
+    _mix(base.ravel(), prediction.ravel(), gate.share, corrections, applied, result.ravel())
     return result
 
 

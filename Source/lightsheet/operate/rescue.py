@@ -157,9 +157,8 @@ class Restorer:
                 try:
                     fused = self._fuser(left, settings).fuse(view, output, known.repair, overwrite=True)
                     if fused.gate == 0:
-                        return _told(
-                            Outcome(fused.path, None, f"{view.name}: no gain is expected of {fused.model}")
-                        )
+                        why = f"{view.name}: no gain is expected of {fused.model}, its prediction is not used"
+                        return _told(Outcome(fused.path, None, why))
                     return Outcome(fused.path, fused.model)
                 except OutputError:
                     raise
