@@ -37,7 +37,7 @@ MODELS = (GENERALIST, *BY_CHANNEL, *SETS)
 AUGMENTATIONS = ROOT / "resources" / "settings" / "other_optics.json"
 LOSS = ("--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1)
 FIRST_UNSEEN = 50_000
-# Share of the patches around a voxel of the specimen, and samples between validations: of the base, and after.
+# Share of patches around a voxel of the specimen, and samples between validations: of the base, and after it.
 BASE_PATCHES = ("--foreground_share", 0.75, "--samples_per_epoch", 400)
 PATCHES = ("--foreground_share", 0.25, "--samples_per_epoch", 200)
 GENERALIST_RATE, SPECIALIST_RATE = 5e-4, 3e-4
