@@ -33,8 +33,6 @@ from lightsheet.fuse.runtime import Floats
 FORMAT_VERSION = 2
 RISK = 0.15
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
-
-
 _TRUNCATE = 4.0
 
 
