@@ -68,14 +68,16 @@ class Score:
 
 def main() -> int:
     """Print the tables; 1 when a bar is missed."""
-    from quality_methods import METHODS, RIVALS, of_rivals
+    from quality_methods import CHOICES, METHODS, RIVALS, of_rivals
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seen", type=int, default=6, help="images of each of the seven sets")
     parser.add_argument("--unseen", type=int, default=24, help="images of drawn studies for each channel")
     parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="which of the rows")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *CHOICES], help="which of the rows"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--output", type=Path, help="JSON file of all scores")
     arguments = parser.parse_args()
@@ -123,14 +125,14 @@ def run(job: Job) -> list[Score]:
 
 def scores_of(case: Case, methods: Iterable[str]) -> list[Score]:
     """Score methods on an image."""
-    from quality_methods import METHODS, View
+    from quality_methods import CHOICES, METHODS, View
 
     view = View(case)
     fused = view.normalization.apply(case.fused)
     found = []
     for method in methods:
         started = time.perf_counter()
-        result = METHODS[method](view)
+        result = (METHODS | CHOICES)[method](view)
         seconds = time.perf_counter() - started
         tf, three_d = (nssim(result, view.values, fused, reading) for reading in READINGS)
         score = Score(case.group, case.channel, case.study, case.name, method, (tf, three_d), seconds)

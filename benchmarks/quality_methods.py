@@ -10,12 +10,15 @@ reference           recipe of team RWTH-GE: 3D U-Net with instance norm, image a
  + gate             the same, with tiles kept as they are where little is lit or little seems to be missing
                     (the idea of XU's entry; here the SSIM of view and prediction tells the latter)
 MONAI               MONAI's U-Net as its tutorials set it up, mean absolute error, the image alone
+ours, no guard      as ours, without the guard: the prediction as it is
+ours                what apply_script.py and the container write
+
+and, when asked for, other ways to choose among our models:
+
 ours, generalist    the one model for everything
 ours, by channel    one model for nuclei, one for membranes
 ours, by size       of the models for one study the one whose training images are nearest in size, the rule of
                     the reference
-ours, no guard      as ours, without the guard: the prediction as it is
-ours                what apply_script.py and the container write
 
 The networks of the rivals were trained on the same volumes for the same time, see quality_rivals.py.
 """
@@ -262,9 +265,11 @@ METHODS: dict[str, Callable[[View], Floats]] = {
     " + difference": difference_weighted,
     " + gate": gated,
     "MONAI": monai,
+    "ours, no guard": Ours(guard=False),
+    "ours": Ours(),
+}
+CHOICES: dict[str, Callable[[View], Floats]] = {
     "ours, generalist": Ours(one_generalist),
     "ours, by channel": Ours(one_of_the_channel),
     "ours, by size": Ours(nearest_size),
-    "ours, no guard": Ours(guard=False),
-    "ours": Ours(),
 }
