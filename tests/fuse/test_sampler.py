@@ -68,6 +68,17 @@ def test_without_foreground_patches_are_anywhere() -> None:
     assert starts == set(range(13))
 
 
+def test_the_rim_of_a_volume_is_seen_about_as_often_as_its_middle() -> None:
+    seen = np.zeros(40)
+    for number in range(4000):
+        part = draw_region(SHAPE, PATCH, NOWHERE, 0.0, np.random.default_rng(number))[2]
+        seen[part] += 1
+    # a middle is anywhere with the same probability: the outermost voxel is in a patch half as often as others
+    assert seen[0] / seen[20] == pytest.approx(0.5, abs=0.1)
+    assert seen[39] / seen[20] == pytest.approx(0.5, abs=0.1)
+    assert seen[8:32].max() < 1.7 * seen[8:32].min()
+
+
 def test_a_patch_of_the_volumes_size_has_one_place() -> None:
     region = draw_region(SHAPE, SHAPE, np.array([(3, 4, 5)]), 1.0, np.random.default_rng(0))
     assert region == (slice(0, 20), slice(0, 30), slice(0, 40))

@@ -55,6 +55,9 @@ def draw_region(
 ) -> Region:
     """Place a patch in a volume at random.
 
+    Its middle may be anywhere, and it is moved inside where it would stick out: with starts drawn evenly the
+    rim of a volume, which holds most of its background, would hardly be seen.
+
     Parameters
     ----------
     shape_zyx, patch_zyx : sizes in voxels; the patch fits into the volume
@@ -63,12 +66,15 @@ def draw_region(
         patch it lies is random too
     rng : source of randomness
     """
-    lowest = [0, 0, 0]
-    highest = [size - patch for size, patch in zip(shape_zyx, patch_zyx, strict=True)]
+    last = [size - patch for size, patch in zip(shape_zyx, patch_zyx, strict=True)]
     if rng.random() < foreground_share and len(foreground):
         voxel: Sequence[int] = foreground[rng.integers(len(foreground))].tolist()
         lowest = [max(0, place - patch + 1) for place, patch in zip(voxel, patch_zyx, strict=True)]
-        highest = [min(top, place) for top, place in zip(highest, voxel, strict=True)]
-    starts = [int(rng.integers(a, b + 1)) for a, b in zip(lowest, highest, strict=True)]
+        highest = [min(top, place) for top, place in zip(last, voxel, strict=True)]
+    else:
+        lowest = [-(patch // 2) for patch in patch_zyx]
+        highest = [top + patch // 2 for top, patch in zip(last, patch_zyx, strict=True)]
+    drawn = (int(rng.integers(a, b + 1)) for a, b in zip(lowest, highest, strict=True))
+    starts = [min(max(start, 0), top) for start, top in zip(drawn, last, strict=True)]
     z, y, x = (slice(start, start + patch) for start, patch in zip(starts, patch_zyx, strict=True))
     return z, y, x
