@@ -92,7 +92,7 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     started, step = time.monotonic(), 0
     while time.monotonic() - started < 60 * arguments.minutes:
-        channels, fused = patches[step]
+        channels, fused, _ = patches[step]
         with torch.autocast("cpu", torch.bfloat16):
             prediction = network(channels[None])
         loss = (prediction.float() - fused[None]).abs().mean()

@@ -133,14 +133,14 @@ def ours(arguments: argparse.Namespace) -> dict[str, float]:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             prediction = network(channels)
-        fusion_loss(prediction, channels[:, :1], fused, weights).backward()
+        fusion_loss(prediction, fused, weights).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
         optimizer.step()
         average.update(0)
 
     prediction = channels[:, :1].clone().requires_grad_(True)
     step_s = median_time(step, 5)
-    loss_s = median_time(lambda: fusion_loss(prediction, channels[:, :1], fused, weights).backward(), 5)
+    loss_s = median_time(lambda: fusion_loss(prediction, fused, weights).backward(), 5)
     return {"step_s": step_s, "loss_s": loss_s, "bf16": float(bf16)}
 
 

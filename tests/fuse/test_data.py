@@ -39,7 +39,8 @@ def settings_for(folder: Path, **changes: Any) -> TrainSettings:
 def test_a_patch_is_the_channels_and_the_fused_voxels_of_one_region(tmp_path: Path) -> None:
     write_lists(tmp_path, train=1)
     pairs = open_volumes(settings_for(tmp_path)).train
-    channels, fused = PatchDataset(pairs, (8, 16, 16), 0.75, NOTHING, seed=3)[11]
+    channels, fused, lack = PatchDataset(pairs, (8, 16, 16), 0.75, NOTHING, seed=3)[11]
+    assert lack.tolist() == [1.0, 1.0]
     view, truth = blobs((16, 24, 24), 0)
     starts = np.argwhere(truth == fused[0, 0, 0, 0].item())
     z, y, x = starts[0] if len(starts) == 1 else np.argwhere(view == channels[0, 0, 0, 0].item())[0]
@@ -57,7 +58,7 @@ def test_samples_are_the_same_with_reading_processes_and_without(tmp_path: Path)
     loader: DataLoader[Any] = DataLoader(
         dataset, sampler=SampleNumbers(3, 9), num_workers=1, multiprocessing_context="spawn"
     )
-    for number, (channels, fused) in zip(range(3, 9), loader, strict=True):
+    for number, (channels, fused, _) in zip(range(3, 9), loader, strict=True):
         wanted = dataset[number]
         np.testing.assert_array_equal(channels[0], wanted[0])
         np.testing.assert_array_equal(fused[0], wanted[1])

@@ -8,7 +8,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lightsheet.evaluate import ssim as evaluation
-from lightsheet.fuse.losses import GAIN_FLOOR, LossWeights, fusion_loss, ssim_of_range, ssims
+from lightsheet.fuse.losses import GAIN_FLOOR, READINGS, LossWeights, fusion_loss, ssim_of_range, ssims
 
 
 def pair(seed: int = 0, shape: tuple[int, int, int] = (20, 28, 36)) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def test_a_batch_is_the_mean_of_its_volumes() -> None:
 
 def test_loss_is_the_weighted_sum_of_its_terms() -> None:
     a, b = pair(6)
-    got = fusion_loss(a, a, b, LossWeights(ssim_3d=2.0, ssim_tf=3.0)).item()
+    got = fusion_loss(a, b, LossWeights(ssim_3d=2.0, ssim_tf=3.0)).item()
     values = ssims(a, b, ["tf", "3d"])
     wanted = (a - b).abs().mean() + 2 * (1 - values["3d"]) + 3 * (1 - values["tf"])
     assert got == pytest.approx(wanted.item(), abs=1e-6)
@@ -91,14 +91,18 @@ def test_relative_loss_of_the_view_itself_is_one_per_unit_of_weight() -> None:
     fused = fused + 0.2 * torch.rand(fused.shape, generator=torch.Generator().manual_seed(0))
     values = ssims(view, fused, ["tf", "3d"])
     assert 1 - values["3d"].item() > GAIN_FLOOR["3d"]
-    got = fusion_loss(view, view, fused, LossWeights(ssim_3d=4.0, ssim_tf=0.0, relative=True)).item()
+    lack = torch.tensor([[1 - values[reading].item() for reading in READINGS]])
+    got = fusion_loss(view, fused, LossWeights(ssim_3d=4.0, ssim_tf=0.0, relative=True), lack).item()
     assert got == pytest.approx((view - fused).abs().mean().item() + 4.0, abs=1e-5)
 
 
 def test_relative_loss_does_not_blow_up_where_the_view_is_already_right() -> None:
     view, _ = pair(8)
     noise = 0.01 * torch.randn(view.shape, generator=torch.Generator().manual_seed(0))
-    got = fusion_loss(view + noise, view, view, LossWeights(ssim_3d=1.0, ssim_tf=1.0, relative=True)).item()
+    weights = LossWeights(ssim_3d=1.0, ssim_tf=1.0, relative=True)
+    got = fusion_loss(view + noise, view, weights, torch.zeros(1, 2)).item()
+    with pytest.raises(ValueError, match="expected what the views lack"):
+        fusion_loss(view + noise, view, weights)
     error = {reading: 1 - value.item() for reading, value in ssims(view + noise, view, ["tf", "3d"]).items()}
     wanted = noise.abs().mean().item() + error["tf"] / GAIN_FLOOR["tf"] + error["3d"] / GAIN_FLOOR["3d"]
     assert got == pytest.approx(wanted, rel=1e-4)
@@ -115,11 +119,11 @@ def test_gradient_is_that_of_finite_differences() -> None:
     a, b = pair(10, (12, 13, 14))
     a = a.clone().requires_grad_(True)
     weights = LossWeights(ssim_3d=1.0, ssim_tf=1.0)
-    fusion_loss(a, a.detach(), b, weights).backward()
+    fusion_loss(a, b, weights).backward()
     direction = torch.randn(a.shape, generator=torch.Generator().manual_seed(1))
     step = 1e-3
     with torch.no_grad():
-        ahead = fusion_loss(a + step * direction, a, b, weights)
-        behind = fusion_loss(a - step * direction, a, b, weights)
+        ahead = fusion_loss(a + step * direction, b, weights)
+        behind = fusion_loss(a - step * direction, b, weights)
     assert a.grad is not None
     assert (a.grad * direction).sum().item() == pytest.approx((ahead - behind).item() / (2 * step), rel=0.05)

@@ -117,11 +117,11 @@ def test_view_and_path_are_turned_with_the_patch_but_their_optics_are_left(tmp_p
     dataset = PatchDataset(pairs, (8, 16, 16), 1.0, other, 3, models)
     plain = PatchDataset(pairs, (8, 16, 16), 1.0, AugmentSettings(), 3, models)
     for number in range(4):
-        channels, fused, recorded, path, numbers = dataset[number]
+        channels, fused, _, recorded, path, numbers = dataset[number]
         same = plain[number]
         assert channels.shape == (2, 8, 16, 16)
         assert torch.equal(recorded, same[0][:1])
-        assert torch.equal(recorded, same[2])
+        assert torch.equal(recorded, same[3])
         assert not torch.allclose(channels[:1], recorded, atol=0.2)
         assert torch.equal(fused, same[1])
         assert torch.allclose(torch.tanh(path / 50.0), channels[1:], atol=1e-6)

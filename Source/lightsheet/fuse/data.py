@@ -20,7 +20,10 @@ from lightsheet.core.view_names import further_view, further_views
 from lightsheet.fuse.augment import augment
 from lightsheet.fuse.channels import add_views, check_groups, stack_channels
 from lightsheet.fuse.degradation import Degradation
+from lightsheet.fuse.lack import lack_after, lack_of, lack_of_volume
+from lightsheet.fuse.losses import READINGS
 from lightsheet.fuse.physics import numbers_of
+from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.sampler import draw_region, generator_of_sample, volume_of_sample
 from lightsheet.fuse.settings import AugmentSettings, TrainSettings
 
@@ -205,10 +208,11 @@ def samples_per_epoch(settings: TrainSettings, pairs: Sequence[OpenPair], patch_
 
 
 class PatchDataset(Dataset[tuple[Tensor, ...]]):
-    """Training patches by the number of the sample: channels (C, Z, Y, X) and fused (1, Z, Y, X).
+    """Training patches by the number of the sample: channels (C, Z, Y, X), fused (1, Z, Y, X) and lack (2,).
 
-    With physics also the view as it was recorded (1, Z, Y, X), the path of its light in micrometres (the
-    same) and the numbers of the pair's forward model, see `fuse.physics`; both are turned with the patch.
+    The lack (`fuse.lack`) is one where the loss is not relative to it. With physics also the view as it was
+    recorded (1, Z, Y, X), the path of its light in micrometres (the same) and the numbers of the pair's
+    forward model, see `fuse.physics`; both are turned with the patch.
 
     Parameters
     ----------
@@ -218,6 +222,7 @@ class PatchDataset(Dataset[tuple[Tensor, ...]]):
     augmentations : what is changed at random
     seed : same seed, same patches
     physics : forward model of each pair
+    relative : tell what the view lacks
     """
 
     def __init__(
@@ -228,6 +233,8 @@ class PatchDataset(Dataset[tuple[Tensor, ...]]):
         augmentations: AugmentSettings,
         seed: int,
         physics: Sequence[Degradation] | None = None,
+        *,
+        relative: bool = False,
     ) -> None:
         self._pairs = list(pairs)
         self._patch = patch_zyx
@@ -235,7 +242,9 @@ class PatchDataset(Dataset[tuple[Tensor, ...]]):
         self._augmentations = augmentations
         self._seed = seed
         self._physics = physics
+        self._relative = relative
         self._foreground: dict[int, NDArray[Any]] = {}
+        self._lacks: dict[int, Floats] = {}
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         """Cut and augment the patch of one sample."""
@@ -245,20 +254,31 @@ class PatchDataset(Dataset[tuple[Tensor, ...]]):
             self._foreground[index] = pair.view.foreground_index()
         region = draw_region(pair.shape_zyx, self._patch, self._foreground[index], self._share, rng)
         channels, fused = pair.read(region)
+        before = lack_of(channels[0], fused) if self._relative else None
         views = views_of(len(pair.groups), pair.views)
         if self._physics is None:
             channels, fused = augment(channels, fused, self._augmentations, rng, views)
+            lack = self._lack(index, before, channels[0], fused)
             leave_out_views(channels, views, rng)
-            return torch.from_numpy(channels), torch.from_numpy(fused[None])
+            return tuple(torch.from_numpy(part) for part in (channels, fused[None], lack))
         # what comes behind the network's channels is turned with them, but its optics are left as they were
         path = pair.view.read(LIGHT_MAP, region)
         more, fused = augment(
             np.stack((*channels, channels[0], path)), fused, self._augmentations, rng, views
         )
+        lack = self._lack(index, before, more[0], fused)
         leave_out_views(more, views, rng)
         numbers = numbers_of(self._physics[index], pair.view.info.require_spacing())
-        parts = (more[:-2], fused[None], more[-2:-1], more[-1:])
+        parts = (more[:-2], fused[None], lack, more[-2:-1], more[-1:])
         return *(torch.from_numpy(part) for part in parts), numbers
+
+    def _lack(self, index: int, before: Floats | None, view: Floats, fused: Floats) -> Floats:
+        """Tell what the view of a volume lacks once it is altered as that of this patch was."""
+        if before is None:
+            return np.ones(len(READINGS), np.float32)
+        if index not in self._lacks:
+            self._lacks[index] = lack_of_volume(self._pairs[index], self._patch)
+        return lack_after(self._lacks[index], before, lack_of(view, fused))
 
 
 def views_of(groups: int, views: int) -> tuple[int, ...]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lightsheet.evaluate.ssim import DATA_RANGE, K1, K2, WINDOW, Reading, gaussian_weights
 
-# Below this 1 - SSIM of the view its patch has nothing to win, and the quotient would only magnify noise.
-GAIN_FLOOR: dict[Reading, float] = {"tf": 0.01, "3d": 0.05}
+READINGS: tuple[Reading, ...] = ("tf", "3d")
+# Below this 1 - SSIM of the view there is nothing to win, and the quotient would only magnify noise.
+GAIN_FLOOR: dict[Reading, float] = {"tf": 0.004, "3d": 0.02}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LossWeights:
     ----------
     ssim_3d : of 1 - SSIM with an 11^3 window and range 1
     ssim_tf : of 1 - SSIM with an 11^2 window over Z-Y and range 10
-    relative : divide each 1 - SSIM by that of the view: the term becomes 1 - N_SSIM
+    relative : divide each 1 - SSIM by that of the volume's view: the term becomes 1 - N_SSIM
     """
 
     ssim_3d: float
@@ -34,13 +35,16 @@ class LossWeights:
     relative: bool = False
 
 
-def fusion_loss(prediction: Tensor, view: Tensor, fused: Tensor, weights: LossWeights) -> Tensor:
+def fusion_loss(
+    prediction: Tensor, fused: Tensor, weights: LossWeights, lack: Tensor | None = None
+) -> Tensor:
     """Weighted sum of mean absolute error and 1 - SSIM, or 1 - N_SSIM if ``weights.relative``.
 
     Parameters
     ----------
-    prediction, view, fused : (N, 1, Z, Y, X) normalised intensities
+    prediction, fused : (N, 1, Z, Y, X) normalised intensities
     weights : which terms, and how much
+    lack : (N, 2), 1 - SSIM of the views for each of `READINGS`; needed if ``weights.relative``
     """
     prediction, fused = prediction.float(), fused.float()
     loss = (prediction - fused).abs().mean()
@@ -49,13 +53,14 @@ def fusion_loss(prediction: Tensor, view: Tensor, fused: Tensor, weights: LossWe
     if not readings:
         return loss
     got = ssims(prediction, fused, readings)
-    reference = ssims(view.float(), fused, readings) if weights.relative else {}
     for reading, weight in terms:
         if weight <= 0:
             continue
         error = 1 - got[reading]
         if weights.relative:
-            error = error / (1 - reference[reading]).clamp(min=GAIN_FLOOR[reading])
+            if lack is None:
+                raise ValueError("lack: expected what the views lack for a relative loss, got none")
+            error = error / lack[:, READINGS.index(reading)].clamp(min=GAIN_FLOOR[reading])
         loss = loss + weight * error.mean()
     return loss
 

@@ -131,10 +131,10 @@ class FusionModule(pl.LightningModule):
         return fused
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of a batch of (channels, fused), with physics of what `PatchDataset` adds."""
-        channels, fused, *recorded = batch
+        """Compute the loss of a batch from `PatchDataset`, with physics if there is more in it."""
+        channels, fused, lack, *recorded = batch
         prediction = self(channels)
-        loss = fusion_loss(prediction, channels[:, :1], fused, self._weights)
+        loss = fusion_loss(prediction, fused, self._weights, lack)
         if recorded:
             physics = physics_loss(prediction, *recorded)
             self._physics_sum += float(physics.detach())

@@ -56,7 +56,13 @@ def train(settings: TrainSettings) -> Path:
         load_pretrained(network, settings.pretrained)
     physics = _physics(settings, volumes)
     dataset = PatchDataset(
-        volumes.train, patch, settings.foreground_share, augmentations, settings.seed, physics
+        volumes.train,
+        patch,
+        settings.foreground_share,
+        augmentations,
+        settings.seed,
+        physics,
+        relative=settings.use_fmc_loss,
     )
     samples = samples_per_epoch(settings, volumes.train, patch)
     per_epoch = samples // (settings.batch_size * settings.devices)

@@ -1,0 +1,52 @@
+"""What a view lacks: the denominator of the relative loss is that of the volume, not of the patch."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightsheet.core.axes import RAW_IMAGE
+from lightsheet.core.splits import read_pairs
+from lightsheet.evaluate.ssim import ssim
+from lightsheet.fuse.data import PatchDataset, open_pair
+from lightsheet.fuse.lack import lack_after, lack_of, lack_of_volume
+from lightsheet.fuse.settings import AugmentSettings
+from training_data import blobs, write_lists
+
+SHAPE = (16, 24, 24)
+
+
+def test_lack_is_one_minus_ssim_of_both_readings() -> None:
+    view, fused = blobs(SHAPE, 0)
+    assert lack_of(view, fused) == pytest.approx([1 - ssim(view, fused, r) for r in ("tf", "3d")], abs=1e-5)
+    assert lack_of(view, view) == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_an_alteration_scales_the_volume_s_lack_within_bounds() -> None:
+    volume, patch = np.float32([0.1, 0.2]), np.float32([0.04, 0.05])
+    assert lack_after(volume, patch, patch / 2) == pytest.approx([0.05, 0.1])
+    assert lack_after(volume, patch, patch * 100) == pytest.approx([0.4, 0.8])
+    assert lack_after(volume, patch, patch * 0) == pytest.approx([0.01, 0.02])
+    assert lack_after(volume, patch * 0, patch * 0) == pytest.approx(volume)
+
+
+def test_patches_of_a_volume_have_its_lack_however_little_they_lack_themselves(tmp_path: Path) -> None:
+    lists = write_lists(tmp_path, train=1, shape=SHAPE)
+    pairs = [open_pair(pair, (RAW_IMAGE,), 20.0, 50.0) for pair in read_pairs(lists[0], tmp_path)]
+    patch = (8, 16, 16)
+    turned = PatchDataset(pairs, patch, 0.5, AugmentSettings(), 3, relative=True)
+    volume = lack_of_volume(pairs[0], patch)
+    own = []
+    for number in range(6):
+        channels, fused, lack = turned[number]
+        own.append(lack_of(channels[0].numpy(), fused[0].numpy()))
+        # a quarter turn changes the reading tf a little
+        assert lack.numpy() == pytest.approx(
+            volume, rel=0.25
+        )  # a quarter turn changes the reading tf a little
+    assert np.ptp(own, axis=0)[0] > 0.3 * volume[0]
+    # moved nearly all the way to the fused volume there is less to win
+    clearer = dataclasses.replace(AugmentSettings(), clearer=1.0)
+    lacks = [PatchDataset(pairs, patch, 0.5, clearer, 3, relative=True)[n][2].numpy() for n in range(6)]
+    assert np.mean(lacks, axis=0)[1] < 0.8 * volume[1]
