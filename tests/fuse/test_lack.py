@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.splits import read_pairs
 from lightsheet.evaluate.ssim import ssim
 from lightsheet.fuse.data import PatchDataset, open_pair
 from lightsheet.fuse.lack import lack_after, lack_of, lack_of_volume
+from lightsheet.fuse.losses import LossWeights, fusion_loss
 from lightsheet.fuse.settings import AugmentSettings
 from training_data import blobs, write_lists
 
@@ -21,6 +23,15 @@ def test_lack_is_one_minus_ssim_of_both_readings() -> None:
     view, fused = blobs(SHAPE, 0)
     assert lack_of(view, fused) == pytest.approx([1 - ssim(view, fused, r) for r in ("tf", "3d")], abs=1e-5)
     assert lack_of(view, view) == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_a_gradient_can_be_taken_after_the_lack_of_a_patch_of_the_same_size() -> None:
+    view, fused = blobs((13, 17, 19), 0)  # of no other test: bands are made for a size once
+    lack = torch.from_numpy(lack_of(view, fused))[None]
+    a, b = (torch.from_numpy(volume)[None, None] for volume in (view, fused))
+    a.requires_grad_(True)
+    fusion_loss(a, b, LossWeights(1.0, 1.0, relative=True), lack).backward()
+    assert a.grad is not None
 
 
 def test_an_alteration_scales_the_volume_s_lack_within_bounds() -> None:

@@ -27,7 +27,7 @@ _NOWHERE = np.empty((0, 3), np.int64)
 
 def lack_of(view: Floats, fused: Floats) -> Floats:
     """1 - SSIM of (Z, Y, X) volumes for each reading, in the order of `losses.READINGS`."""
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: the loss keeps the bands it computes with
         first, second = (torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (view, fused))
         found = ssims(first, second, list(READINGS))
     return np.array([1 - float(found[reading]) for reading in READINGS], np.float32)
