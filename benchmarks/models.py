@@ -3,11 +3,10 @@
 ``make models`` runs this. It goes on where it was stopped. A base sees nuclei and membranes of all studies of
 the challenge and of drawn ones (simulate_dataset.py --study any), mostly patches with specimen in them. The
 generalist goes on from it with patches from anywhere: the 3d reading of the SSIM asks for the level of the
-background to a thousandth of the brightness. The others start from the generalist and go on with one channel,
-or with one study and channel. Weights are kept as fp16, 4 MB a model,
-and exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes.
-The guards are fitted on validation volumes, new specimens of the studies, and simulated studies from ranges
-that were not trained on (unseen.py).
+background to a thousandth of the brightness. The others start from the generalist and go on with one study
+and channel. Weights are kept as fp16, 4 MB a model, and exported for OpenVINO, 5 MB more, where it is
+installed; bfloat16 is judged on the validation volumes. The guards are fitted on validation volumes, new
+specimens of the studies, and simulated studies from ranges that were not trained on (unseen.py).
 """
 
 import argparse
@@ -32,8 +31,7 @@ SETS = {
     for study, preset in PRESETS.items()
     if channel in preset.channels
 }
-BY_CHANNEL = {f"{GENERALIST}_{channel.title()}": channel for channel in CHANNELS}
-MODELS = (GENERALIST, *BY_CHANNEL, *SETS)
+MODELS = (GENERALIST, *SETS)
 AUGMENTATIONS = ROOT / "resources" / "settings" / "other_optics.json"
 LOSS = ("--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1)
 FIRST_UNSEEN = 50_000
@@ -100,7 +98,7 @@ def simulate(arguments: argparse.Namespace) -> None:
     run("create_splits.py", work / "h5", "--output_path", work / "splits", *shares)
     for name in MODELS:
         for part in ("train", "val"):
-            study, channel = SETS.get(name, ("*", BY_CHANNEL.get(name, "*")))
+            study, channel = SETS.get(name, ("*", "*"))
             pattern = f"Study{study}_{channel}_{part}.csv"
             join(sorted((work / "splits").glob(pattern)), work / "lists" / f"{name}_{part}.csv")
 
@@ -179,7 +177,7 @@ def unseen_lists(arguments: argparse.Namespace) -> dict[str, Path]:
 def guard_list(name: str, arguments: argparse.Namespace) -> Path:
     """List what the guard of one model is fitted on."""
     work = arguments.output
-    study, channel = SETS.get(name, ("*", BY_CHANNEL.get(name, "*")))
+    study, channel = SETS.get(name, ("*", "*"))
     made = work / "unseen" / "h5"
     folders = sorted({*made.glob(f"study{study}_{channel}"), *made.glob(f"drawn_{channel}")})
     views = [path.relative_to(work) for folder in folders for path in sorted(folder.glob("*_angle.h5"))]

@@ -16,7 +16,6 @@ ours                what apply_script.py and the container write
 and, when asked for, other ways to choose among our models:
 
 ours, generalist    the one model for everything
-ours, by channel    one model for nuclei, one for membranes
 ours, by size       of the models for one study the one whose training images are nearest in size, the rule of
                     the reference
 
@@ -185,12 +184,6 @@ def one_generalist(view: View) -> ModelFolder:
     return next(model for model in _models() if model.settings.channel is None)
 
 
-def one_of_the_channel(view: View) -> ModelFolder:
-    """Take the generalist of the channel."""
-    fitting = [model for model in _models() if model.settings.channel == view.case.channel]
-    return max(fitting, key=lambda model: len(model.settings.studies))
-
-
 def nearest_size(view: View) -> ModelFolder:
     """Take the study whose training images are nearest in physical size: voxels alone are all alike here."""
     fitting = [
@@ -270,6 +263,5 @@ METHODS: dict[str, Callable[[View], Floats]] = {
 }
 CHOICES: dict[str, Callable[[View], Floats]] = {
     "ours, generalist": Ours(one_generalist),
-    "ours, by channel": Ours(one_of_the_channel),
     "ours, by size": Ours(nearest_size),
 }

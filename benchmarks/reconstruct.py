@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--model",
         type=Path,
-        default=ROOT / "resources" / "models" / "Generalist_Nucleus",
+        default=ROOT / "resources" / "models" / "Study1_Nucleus",
         help="network of the timed run and of the first table of values",
     )
     parser.add_argument("--train_seconds", type=float, help="training of the network with instance norm")

@@ -31,7 +31,7 @@ def test_without_a_model_the_shipped_one_beats_the_view(tmp_path: Path, channel:
     view = next((tmp_path / "stacks").glob("*_angle.tif"))
     assert apply.main([str(view), str(tmp_path / "fused"), "--no_guard"]) == 0
     result = read_volume(tmp_path / "fused" / view.name)
-    assert result.info.metadata["lightsheet"]["model"] == f"Generalist_{channel.title()}"
+    assert result.info.metadata["lightsheet"]["model"] == f"Study{study}_{channel.title()}"
     truth = read_volume(view.with_name(view.name.replace("_angle", "_fused"))).data
     before = read_volume(view).data
     assert nssim(result.data, before, truth, "tf") > 0.2

@@ -50,7 +50,7 @@ def test_the_model_tarball_unpacks_to_model_folders(image: Path) -> None:
     with tarfile.open(file) as tar:
         names = {Path(name).name for name in tar.getnames()}
         assert all(member.uid == 0 for member in tar.getmembers())
-    assert {"settings.json", "weights.safetensors", "Generalist_Nucleus"} <= names
+    assert {"settings.json", "weights.safetensors", "Generalist"} <= names
 
 
 @pytest.mark.parametrize(

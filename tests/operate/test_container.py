@@ -72,7 +72,7 @@ def test_a_view_is_fused_under_its_name_and_its_metadata_are_kept(platform: Plat
     assert not np.array_equal(result.data, view)
     assert result.info.spacing_um == pytest.approx((1.0, 0.195, 0.39))
     assert (result.info.channel, result.info.study) == ("nucleus", 3)
-    assert result.info.metadata["lightsheet"]["model"] == "Generalist_Nucleus"
+    assert result.info.metadata["lightsheet"]["model"] == "Study3_Nucleus"
     assert platform.lines[-1].startswith("1 fused, 0 handed on unchanged, 0 failed, in ")
     with tifffile.TiffFile(platform.results / UUID) as tif:  # what the platform's importer asks for
         tags = tif.pages[0].tags
@@ -155,7 +155,7 @@ def test_without_any_model_the_view_is_handed_on(platform: Platform, monkeypatch
 
 
 def test_damaged_weights_of_the_tarball_leave_the_shipped_model(platform: Platform, models: Path) -> None:
-    damaged = shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "Mine")
+    damaged = shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "Mine")
     with (damaged / "weights.safetensors").open("r+b") as file:
         file.seek(2000)
         file.write(b"\0" * 100)
@@ -163,30 +163,30 @@ def test_damaged_weights_of_the_tarball_leave_the_shipped_model(platform: Platfo
     assert platform.run() == 0
     assert platform.said("Mine/weights.safetensors: expected the weights whose SHA-256")
     result = read_volume(platform.results / UUID)
-    assert result.info.metadata["lightsheet"]["model"] == "Generalist_Nucleus"
+    assert result.info.metadata["lightsheet"]["model"] == "Study3_Nucleus"
     assert not np.array_equal(result.data, view)
 
 
 def test_a_tarball_s_model_comes_before_the_shipped_one(platform: Platform, models: Path) -> None:
-    shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "models" / "Mine")
+    shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "models" / "Mine")
     platform.view()
     assert platform.run() == 0
     assert read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"] == "Mine"
 
 
 def test_a_tarball_for_the_other_channel_leaves_the_shipped_model(platform: Platform, models: Path) -> None:
-    shutil.copytree(models / "Generalist_Membrane", platform.root / "tarball" / "Mine")
+    shutil.copytree(models / "Study1_Membrane", platform.root / "tarball" / "Mine")
     platform.view()
     assert platform.run() == 0
     model = read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"]
-    assert model == "Generalist_Nucleus"
+    assert model == "Study3_Nucleus"
 
 
 def test_weights_that_do_not_fit_their_network_leave_the_next_best_model(
     platform: Platform, models: Path
 ) -> None:
-    wrong = shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "A_wrong")
-    shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "B_right")
+    wrong = shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "A_wrong")
+    shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "B_right")
     settings = json.loads((wrong / "settings.json").read_text())
     settings["network"]["features"] *= 2
     (wrong / "settings.json").write_text(json.dumps(settings))
@@ -259,7 +259,7 @@ def test_nonsense_in_metadata_is_told_and_the_view_is_fused(
     assert platform.run() == 0
     assert platform.said(note)
     result = read_volume(platform.results / UUID)
-    assert result.info.metadata["lightsheet"]["model"] == "Generalist_Nucleus"
+    assert result.info.metadata["lightsheet"]["model"] == "Study3_Nucleus"
     assert not np.array_equal(result.data, view)
 
 
@@ -271,7 +271,7 @@ def test_a_view_without_voxel_size_gets_the_one_of_the_model_s_training(platform
     )
     assert platform.run() == 0
     assert platform.said("voxel size unknown; ")
-    assert read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"] == "Generalist_Nucleus"
+    assert read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"] == "Study3_Nucleus"
 
 
 class FailsOnTheGpu:
@@ -360,8 +360,8 @@ def test_the_entry_of_the_image_fuses_by_itself(platform: Platform) -> None:
 
 
 def test_a_view_that_the_guard_keeps_is_handed_on(platform: Platform, models: Path) -> None:
-    hopeless = shutil.copytree(models / "Generalist_Nucleus", platform.root / "tarball" / "Hopeless")
-    content = json.loads((SHIPPED / "Generalist_Nucleus" / GUARD).read_text())
+    hopeless = shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "Hopeless")
+    content = json.loads((SHIPPED / "Study3_Nucleus" / GUARD).read_text())
     content["processes"] = [process | {"mean": 2.0, "length": 1e-3} for process in content["processes"]]
     (hopeless / GUARD).write_text(json.dumps(content))
     view = platform.view()
