@@ -4,7 +4,7 @@
 the challenge and of drawn ones (simulate_dataset.py --study any), mostly patches with specimen in them. The
 generalist goes on from it with patches from anywhere: the 3d reading of the SSIM asks for the level of the
 background to a thousandth of the brightness. The others start from the generalist and go on with one study
-and channel. Weights are kept as fp16, 4 MB a model, and exported for OpenVINO, 5 MB more, where it is
+and channel, and images as they are. Weights are kept as fp16, 4 MB a model, and exported for OpenVINO, 5 MB more, where it is
 installed; bfloat16 is judged on the validation volumes. The guards are fitted on validation volumes, new
 specimens of the studies, and simulated studies from ranges that were not trained on (unseen.py).
 """
@@ -68,8 +68,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of the base")
-    parser.add_argument("--generalist_minutes", type=float, default=8.0, help="of the generalist, from it")
-    parser.add_argument("--set_minutes", type=float, default=2.5, help="of each of the others, from that")
+    parser.add_argument("--generalist_minutes", type=float, default=10.0, help="of the generalist, from it")
+    parser.add_argument("--set_minutes", type=float, default=2.0, help="of each of the others, from that")
     parser.add_argument("--volumes", type=int, default=12, help="simulated volumes of each study and channel")
     parser.add_argument("--drawn", type=int, default=40, help="volumes of drawn studies for each channel")
     parser.add_argument("--shape", default="48,160,160", help="size of volumes (Z,Y,X), voxels")
@@ -121,7 +121,9 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
         name, arguments.set_minutes
     )
     budget = ["--patch_size", arguments.patch_size, "--max_minutes", minutes, "--seed", arguments.seed]
-    recipe = ["--augmentations", AUGMENTATIONS, *LOSS]
+    recipe = list(LOSS)
+    if name not in SETS:
+        recipe += ["--augmentations", AUGMENTATIONS]
     if name == BASE:
         recipe += BASE_PATCHES
     else:
