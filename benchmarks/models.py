@@ -1,12 +1,13 @@
 """Train the models in resources/models on simulated volumes: a generalist, and from it one for each kind.
 
 ``make models`` runs this. It goes on where it was stopped. A base sees nuclei and membranes of all studies of
-the challenge and of drawn ones (simulate_dataset.py --study any), mostly patches with specimen in them. The
-generalist goes on from it with patches from anywhere: the 3d reading of the SSIM asks for the level of the
-background to a thousandth of the brightness. The others start from the generalist and go on with one study
-and channel, and views as they are. Weights are kept as fp16, 4 MB a model, and exported for OpenVINO, 5 MB
-more, where it is installed; bfloat16 is judged on the validation volumes. The guards are fitted on validation
-volumes, new specimens of the studies, and simulated studies from ranges that were not trained on (unseen.py).
+the challenge and of drawn ones (simulate_dataset.py --study any), mostly patches with specimen in them, with
+views altered in many ways. The generalist goes on from it with patches from anywhere and views as they are: the
+3d reading of the SSIM asks for the level of the background to a thousandth of the brightness. The others start
+from the generalist and go on with one study and channel. Weights are kept as fp16, 4 MB a model, and exported
+for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The guards are
+fitted on validation volumes, new specimens of the studies, and simulated studies from ranges that were not
+trained on (unseen.py).
 """
 
 import argparse
@@ -68,7 +69,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of the base")
-    parser.add_argument("--generalist_minutes", type=float, default=10.0, help="of the generalist, from it")
+    parser.add_argument("--generalist_minutes", type=float, default=8.0, help="of the generalist, from it")
     parser.add_argument("--set_minutes", type=float, default=2.0, help="of each of the others, from that")
     parser.add_argument("--volumes", type=int, default=12, help="simulated volumes of each study and channel")
     parser.add_argument("--drawn", type=int, default=40, help="volumes of drawn studies for each channel")
@@ -122,10 +123,8 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
     )
     budget = ["--patch_size", arguments.patch_size, "--max_minutes", minutes, "--seed", arguments.seed]
     recipe = list(LOSS)
-    if name not in SETS:
-        recipe += ["--augmentations", AUGMENTATIONS]
     if name == BASE:
-        recipe += BASE_PATCHES
+        recipe += [*BASE_PATCHES, "--augmentations", AUGMENTATIONS]
     else:
         start, rate = (BASE, GENERALIST_RATE) if name == GENERALIST else (GENERALIST, SPECIALIST_RATE)
         recipe += [*PATCHES, "--pretrained", work / "trained" / start, "--learning_rate", rate]
