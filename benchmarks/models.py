@@ -2,12 +2,12 @@
 
 ``make models`` runs this. It goes on where it was stopped. A base sees nuclei and membranes of all studies of
 the challenge and of drawn ones (simulate_dataset.py --study any), mostly patches with specimen in them, with
-views altered in many ways. The generalist goes on from it with patches from anywhere and views as they are: the
-3d reading of the SSIM asks for the level of the background to a thousandth of the brightness. The others start
-from the generalist and go on with one study and channel. Weights are kept as fp16, 4 MB a model, and exported
-for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The guards are
-fitted on validation volumes, new specimens of the studies, and simulated studies from ranges that were not
-trained on (unseen.py).
+views altered in many ways. The generalist goes on from it with patches from anywhere and views as they are:
+the 3d reading of the SSIM asks for the level of the background to a thousandth of the brightness. The others
+start from the generalist and go on with one study and channel. Weights are kept as fp16, 4 MB a model, and
+exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The
+guards are fitted on validation volumes, new specimens of the studies, and simulated studies from ranges that
+were not trained on (unseen.py).
 """
 
 import argparse
