@@ -8,6 +8,9 @@ start from the generalist and go on with one study and channel. Weights are kept
 exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The
 guards are fitted on validation volumes, new specimens of the studies, and simulated studies from ranges that
 were not trained on (unseen.py).
+
+--data FOLDER trains on converted pairs instead, from the shipped generalist on: those models of which there
+are pairs. Their guards are fitted on the validation volumes, as they are and altered.
 """
 
 import argparse
@@ -33,6 +36,7 @@ SETS = {
     if channel in preset.channels
 }
 MODELS = (GENERALIST, *SETS)
+SHIPPED = ROOT / "resources" / "models"
 AUGMENTATIONS = ROOT / "resources" / "settings" / "other_optics.json"
 LOSS = ("--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1)
 FIRST_UNSEEN = 50_000
@@ -45,10 +49,14 @@ GENERALIST_RATE, SPECIALIST_RATE = 5e-4, 3e-4
 def main() -> int:
     """Simulate, train, and write the model folders with their exports and guards."""
     arguments = parse()
-    simulate(arguments)
-    unseen = unseen_lists(arguments)
-    wanted = [name for name in MODELS if name in arguments.only]
-    train(BASE, arguments)
+    if arguments.data is None:
+        simulate(arguments)
+        held_out = unseen_lists(arguments)
+        train(BASE, arguments)
+    else:
+        take(arguments)
+        held_out = {name: arguments.output / "lists" / f"{name}_val.csv" for name in MODELS}
+    wanted = [name for name in MODELS if name in arguments.only and held_out[name].stat().st_size]
     trained = [train(name, arguments) for name in wanted]
     for name, folder in zip(wanted, trained, strict=True):
         ship(folder, arguments.models / name)
@@ -56,7 +64,7 @@ def main() -> int:
     for name in wanted:
         if not (arguments.models / name / GUARD).is_file():
             samples = ["--samples", arguments.samples, "--seed", arguments.seed]
-            lists = ["--val_list", unseen[name], "--data_root", arguments.output]
+            lists = ["--val_list", held_out[name], "--data_root", arguments.output]
             run("calibrate_guard.py", arguments.models / name, *lists, *samples)
     return 0
 
@@ -68,6 +76,7 @@ def parse() -> argparse.Namespace:
         "--output", type=Path, default=Path("runs/models"), help="folder of data and trainings"
     )
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
+    parser.add_argument("--data", type=Path, help="converted pairs to train on, in place of simulated ones")
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of the base")
     parser.add_argument("--generalist_minutes", type=float, default=8.0, help="of the generalist, from it")
     parser.add_argument("--set_minutes", type=float, default=2.0, help="of each of the others, from that")
@@ -85,7 +94,7 @@ def parse() -> argparse.Namespace:
 
 
 def simulate(arguments: argparse.Namespace) -> None:
-    """Simulate and convert the volumes, and divide them: lists/NAME_train.csv and NAME_val.csv."""
+    """Simulate and convert the volumes."""
     work, seed = arguments.output, ["--seed", arguments.seed]
     common = ["--shape", arguments.shape, "--workers", 2, *seed]
     kinds = [(str(study), study, channel, arguments.volumes) for study, channel in SETS.values()]
@@ -95,7 +104,26 @@ def simulate(arguments: argparse.Namespace) -> None:
         kind = ["--study", study, "--channel", channel, "--count", count, "--first_id", 1000 * number]
         run("simulate_dataset.py", where, *kind, *common)
     run("convert_images.py", work / "tiff", work / "h5", "--workers", 2)
-    shares = ["--val_share", 0.15, "--test_share", 0, *seed]
+    divide(arguments)
+
+
+def take(arguments: argparse.Namespace) -> None:
+    """Take a folder of converted pairs in the place of simulated ones."""
+    if not arguments.data.is_dir():
+        raise SystemExit(f"--data: expected a folder that convert_images.py wrote, got {arguments.data}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    place = arguments.output / "h5"
+    if not place.exists():
+        place.symlink_to(arguments.data.resolve(), target_is_directory=True)
+    if place.resolve() != arguments.data.resolve():
+        raise SystemExit(f"--output {arguments.output}: expected a folder for these data, got one of others")
+    divide(arguments)
+
+
+def divide(arguments: argparse.Namespace) -> None:
+    """Write what each model is trained and judged on: lists/NAME_train.csv and NAME_val.csv."""
+    work = arguments.output
+    shares = ["--val_share", 0.15, "--test_share", 0, "--seed", arguments.seed]
     run("create_splits.py", work / "h5", "--output_path", work / "splits", *shares)
     for name in MODELS:
         for part in ("train", "val"):
@@ -112,7 +140,10 @@ def join(lists: list[Path], target: Path) -> None:
 
 
 def train(name: str, arguments: argparse.Namespace) -> Path:
-    """Train a model: the base from nothing, the generalist from the base, the others from the generalist."""
+    """Train a model: the base from nothing, the generalist from the base, the others from the generalist.
+
+    With data of the user's own the shipped generalist is the base.
+    """
     work = arguments.output
     target = work / "trained" / name
     listed = GENERALIST if name == BASE else name
@@ -126,8 +157,10 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
     if name == BASE:
         recipe += [*BASE_PATCHES, "--augmentations", AUGMENTATIONS]
     else:
-        start, rate = (BASE, GENERALIST_RATE) if name == GENERALIST else (GENERALIST, SPECIALIST_RATE)
-        recipe += [*PATCHES, "--pretrained", work / "trained" / start, "--learning_rate", rate]
+        base = work / "trained" / BASE if arguments.data is None else SHIPPED / GENERALIST
+        start = base if name == GENERALIST else work / "trained" / GENERALIST
+        rate = GENERALIST_RATE if name == GENERALIST else SPECIALIST_RATE
+        recipe += [*PATCHES, "--pretrained", start, "--learning_rate", rate]
     recipe += [word if number % 2 else f"--{word}" for number, word in enumerate(arguments.options)]
     if not (target / SETTINGS).is_file():
         run("train_script.py", "--image_groups", GROUPS, *files, "--output_path", target, *budget, *recipe)

@@ -25,18 +25,8 @@ def bench(script: str, *arguments: object, code: int | None = 0) -> str:
 
 def test_models_are_trained_shipped_and_guarded(tmp_path: Path) -> None:
     small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 4, "--unseen_shape", TINY]
-    short = [
-        "--minutes",
-        0.05,
-        "--generalist_minutes",
-        0.03,
-        "--set_minutes",
-        0.03,
-        "--samples",
-        10,
-        "--patch_size",
-        "16,16,16",
-    ]
+    minutes = ["--minutes", 0.05, "--generalist_minutes", 0.03, "--set_minutes", 0.03]
+    short = [*minutes, "--samples", 10, "--patch_size", "16,16,16"]
     names = ["Generalist", "Study1_Membrane"]
     options = ["--options", "feat_channels", 2, "samples_per_epoch", 20, "precision", "fp32"]
     flags = ["--output", tmp_path / "runs", "--models", tmp_path / "models", *small, *short]
@@ -53,6 +43,13 @@ def test_models_are_trained_shipped_and_guarded(tmp_path: Path) -> None:
     lists = {part: read_pairs(runs / "lists" / f"Generalist_{part}.csv", runs) for part in ("train", "val")}
     assert not {p.view for p in lists["train"]} & {p.view for p in lists["val"]}
     assert len(lists["train"]) == len(lists["val"]) == 9
+    # on data of one's own, from the shipped generalist on: what there are pairs of
+    own = ["--data", runs / "h5" / "study1_nucleus", "--output", tmp_path / "own", *short]
+    bench("models.py", *own, "--models", tmp_path / "mine", "--options", "samples_per_epoch", 2)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["Generalist", "Study1_Nucleus"]
+    mine = open_model(tmp_path / "mine" / "Study1_Nucleus")
+    assert mine.settings.training["pretrained"] == "Generalist"
+    assert guard_of(mine) is not None
 
 
 def test_the_table_of_scores(tmp_path: Path) -> None:
