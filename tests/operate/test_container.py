@@ -245,21 +245,26 @@ def test_an_output_that_can_not_be_written_is_an_error_before_the_work(platform:
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "note"),
+    ("changes", "options", "note", "model"),
     [
-        ({}, {"study": "banana"}, "got 'banana'"),
-        ({}, {"channel": "banana"}, "got 'banana'"),
-        ({"PhysicalSizeZ": -1}, {}, "expected a voxel size above 0, got PhysicalSizeZ '-1'"),
+        ({}, {"study": "banana"}, "got 'banana'", "Generalist"),
+        ({}, {"channel": "banana"}, "got 'banana'", "Study3_Nucleus"),
+        (
+            {"PhysicalSizeZ": -1},
+            {},
+            "expected a voxel size above 0, got PhysicalSizeZ '-1'",
+            "Study3_Nucleus",
+        ),
     ],
 )
 def test_nonsense_in_metadata_is_told_and_the_view_is_fused(
-    platform: Platform, changes: dict[str, Any], options: dict[str, Any], note: str
+    platform: Platform, changes: dict[str, Any], options: dict[str, Any], note: str, model: str
 ) -> None:
     view = platform.view(changes=changes, **options)
     assert platform.run() == 0
     assert platform.said(note)
     result = read_volume(platform.results / UUID)
-    assert result.info.metadata["lightsheet"]["model"] == "Study3_Nucleus"
+    assert result.info.metadata["lightsheet"]["model"] == model
     assert not np.array_equal(result.data, view)
 
 
