@@ -17,7 +17,8 @@ from synthetic import embryo, write_tiff
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("torch", "openvino")
-OPTIONAL = {"absl"}  # openvino loads it only where it is installed
+# Loaded only where they are installed, by openvino, numba and numpy's f2py.
+OPTIONAL = {"absl", "cffi", "_cffi_backend", "pycparser", "charset_normalizer"}
 NEVER = ("lightning", "torchmetrics", "matplotlib", "tensorboard", "tyro", "skimage", "SimpleITK", "edt")
 # Prints the modules that a run has loaded, by their top-level names.
 SCRIPT = """
