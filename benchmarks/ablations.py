@@ -20,18 +20,19 @@ from global_pass import as_channel, first_pass, train_global, with_global_pass
 from lightsheet.core.axes import ZYX
 from lightsheet.core.model_folder import SETTINGS, open_model
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.parity import predict_block
-from models import AUGMENTATIONS, GENERALIST, LOSS
+from models import AUGMENTATIONS, BASE_PATCHES, GENERALIST, LOSS, PATCHES
 from quality_cases import SETS, Case, seen_case, unseen_case
 from quality_methods import View
 
-READINGS = ("tf", "3d")
 LOSS_BELOW = -0.02
 RECIPE: dict[str, tuple[object, ...]] = {
     "image_groups": (GROUPS,),
-    "augmentations": (AUGMENTATIONS,),
+    "augmentations": (None,),
+    "patches": PATCHES[:2],
     "loss": LOSS,
 }
 GLOBAL_SHARE = 0.75
@@ -42,7 +43,8 @@ VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
     "image alone": {"image_groups": ("data/raw_image",)},
     "no light path": {"image_groups": ("data/raw_image,data/surface_distance",)},
     "no surface distance": {"image_groups": ("data/raw_image,data/light_map",)},
-    "flips and rotations only": {"augmentations": (None,)},
+    "views altered": {"augmentations": (AUGMENTATIONS,)},
+    "patches on the specimen": {"patches": BASE_PATCHES[:2]},
     "1 - SSIM, not 1 - N_SSIM": {"loss": ()},
     "no residual": {"more": ("--no_residual",)},
     "instance norm": {"more": ("--layer_norm", "instance")},
@@ -96,7 +98,7 @@ def train(variant: str, seed: int, arguments: argparse.Namespace) -> Path:
     if (target / SETTINGS).is_file():
         return target
     parts = {**RECIPE, **VARIANTS[variant]}
-    flags: list[object] = ["--image_groups", *parts["image_groups"], *parts["loss"]]
+    flags: list[object] = ["--image_groups", *parts["image_groups"], *parts["loss"], *parts["patches"]]
     if parts["augmentations"][0] is not None:
         flags += ["--augmentations", *parts["augmentations"]]
     data, lists, minutes = arguments.data, lists_of(arguments.data), arguments.minutes

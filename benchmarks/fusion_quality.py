@@ -32,8 +32,8 @@ sys.path.insert(0, str(ROOT / "Source"))
 
 from lightsheet.core.axes import CHANNELS, ZYX, Channel
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.evaluate.ssim import READINGS
 
-READINGS = ("tf", "3d")
 LOSS = -0.02
 MOST_LOSSES = {"seen": 0.01, "unseen": 0.02, "real": 0.0}
 OURS = "ours"

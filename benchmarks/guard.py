@@ -38,12 +38,13 @@ from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.model_folder import open_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.evidence import features_of, predicted_blocks
 from lightsheet.fuse.guard import Guard, guard_of
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
-from lightsheet.fuse.parity import READINGS, predict_block
+from lightsheet.fuse.parity import predict_block
 from lightsheet.simulate.dataset import simulate_pair
 from lightsheet.simulate.presets import PRESETS
 from lightsheet.simulate.variety import WIDE, drawn_pair

@@ -18,6 +18,7 @@ from demo import GROUPS, run
 from lightsheet.core.intensity import Normalization
 from lightsheet.core.model_folder import SETTINGS, open_model
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.channels import add_views
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
@@ -28,7 +29,6 @@ from quality_methods import View
 
 STUDIES = (1, 3)
 VIEWS = 4
-READINGS = ("tf", "3d")
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ def bench(script: str, *arguments: object, code: int | None = 0) -> str:
     return done.stdout
 
 
-def test_models_are_trained_shipped_and_guarded(tmp_path: Path) -> None:
+def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(tmp_path: Path) -> None:
     small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 4, "--unseen_shape", TINY]
     minutes = ["--minutes", 0.05, "--generalist_minutes", 0.03, "--set_minutes", 0.03]
     short = [*minutes, "--samples", 10, "--patch_size", "16,16,16"]
@@ -43,6 +43,9 @@ def test_models_are_trained_shipped_and_guarded(tmp_path: Path) -> None:
     lists = {part: read_pairs(runs / "lists" / f"Generalist_{part}.csv", runs) for part in ("train", "val")}
     assert not {p.view for p in lists["train"]} & {p.view for p in lists["val"]}
     assert len(lists["train"]) == len(lists["val"]) == 9
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*") if path.is_file()}
+    bench("models.py", *flags, "--only", *names, *options)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*") if p.is_file()}
     # on data of one's own, from the shipped generalist on: what there are pairs of
     own = ["--data", runs / "h5" / "study1_nucleus", "--output", tmp_path / "own", *short]
     bench("models.py", *own, "--models", tmp_path / "mine", "--options", "samples_per_epoch", 2)

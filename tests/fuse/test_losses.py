@@ -8,7 +8,8 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lightsheet.evaluate import ssim as evaluation
-from lightsheet.fuse.losses import GAIN_FLOOR, READINGS, LossWeights, fusion_loss, ssim_of_range, ssims
+from lightsheet.evaluate.ssim import READINGS
+from lightsheet.fuse.losses import GAIN_FLOOR, LossWeights, fusion_loss, ssim_of_range, ssims
 
 
 def pair(seed: int = 0, shape: tuple[int, int, int] = (20, 28, 36)) -> tuple[Tensor, Tensor]:

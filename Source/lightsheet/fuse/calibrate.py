@@ -14,6 +14,7 @@ from lightsheet.core.files import written_beside
 from lightsheet.core.model_folder import GUARD, ModelFolder
 from lightsheet.core.progress import LOG, Progress
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.altered import Alteration, altered_view, draw_alteration
 from lightsheet.fuse.confidence import GainSums
 from lightsheet.fuse.evidence import features_of, predicted_blocks
@@ -22,7 +23,7 @@ from lightsheet.fuse.guard import Gate, Guard, choose_gate, mix, smoothed
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
-from lightsheet.fuse.parity import READINGS, predict_block
+from lightsheet.fuse.parity import predict_block
 from lightsheet.fuse.process import Numbers, fit_process
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.stream import ChannelReader

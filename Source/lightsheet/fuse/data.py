@@ -17,11 +17,11 @@ from lightsheet.core.h5 import ConvertedVolume
 from lightsheet.core.progress import LOG
 from lightsheet.core.splits import Pair, read_pairs
 from lightsheet.core.view_names import further_view, further_views
+from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.augment import augment
 from lightsheet.fuse.channels import add_views, check_groups, stack_channels
 from lightsheet.fuse.degradation import Degradation
 from lightsheet.fuse.lack import lack_after, lack_of, lack_of_volume
-from lightsheet.fuse.losses import READINGS
 from lightsheet.fuse.physics import numbers_of
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.sampler import draw_region, generator_of_sample, volume_of_sample

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from lightsheet.core.axes import RAW_IMAGE, ZYX
-from lightsheet.fuse.losses import READINGS, ssims
+from lightsheet.evaluate.ssim import READINGS
+from lightsheet.fuse.losses import ssims
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.sampler import draw_region
 
@@ -26,7 +27,7 @@ _NOWHERE = np.empty((0, 3), np.int64)
 
 
 def lack_of(view: Floats, fused: Floats) -> Floats:
-    """1 - SSIM of (Z, Y, X) volumes for each reading, in the order of `losses.READINGS`."""
+    """1 - SSIM of (Z, Y, X) volumes for each reading, in the order of `READINGS`."""
     with torch.no_grad():  # not inference_mode: the loss keeps the bands it computes with
         first, second = (torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (view, fused))
         found = ssims(first, second, list(READINGS))

@@ -12,9 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lightsheet.evaluate.ssim import DATA_RANGE, K1, K2, WINDOW, Reading, gaussian_weights
+from lightsheet.evaluate.ssim import DATA_RANGE, K1, K2, READINGS, WINDOW, Reading, gaussian_weights
 
-READINGS: tuple[Reading, ...] = ("tf", "3d")
 # Below this 1 - SSIM of the view there is nothing to win, and the quotient would only magnify noise.
 GAIN_FLOOR: dict[Reading, float] = {"tf": 0.004, "3d": 0.02}
 

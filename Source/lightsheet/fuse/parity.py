@@ -13,6 +13,7 @@ import numpy as np
 
 from lightsheet.core.errors import ModelError
 from lightsheet.core.model_folder import ModelFolder
+from lightsheet.evaluate.ssim import READINGS, Reading
 from lightsheet.fuse.program import Program
 from lightsheet.fuse.runtime import Floats, Part, Runtime
 
@@ -24,8 +25,6 @@ PARITY = "parity.json"
 # Largest change of mean N_SSIM on the model's own validation data, under either reading of the SSIM.
 LARGEST_LOSS = 0.002
 MOST_VOLUMES = 8
-Reading = Literal["tf", "3d"]
-READINGS: tuple[Reading, ...] = ("tf", "3d")
 EXACT = "fp32"
 RuntimesOf = Callable[[Floats], Mapping[str, Runtime]]
 
