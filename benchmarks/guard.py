@@ -74,7 +74,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Scores of a case by reading, without and with the guard, and the gate."""
+    """Scores of a case by reading, without and with the guard; the gate, and the mean score it expects."""
 
     group: str
     channel: Channel
@@ -171,7 +171,7 @@ def outcome(case: Case, models: Path) -> Outcome:
         guarded,
         verdict.gate.share,
         verdict.gate.sigma,
-        verdict.expected,
+        verdict.mean,
         errors,
     )
 
@@ -224,9 +224,9 @@ def calibration(outcomes: list[Outcome], figure: Path | None) -> None:
     """Print, and draw, what was expected against what came, of images and of places in them."""
     used = [one for one in outcomes if one.gate and np.isfinite(one.guarded).all()]
     expected = np.array([one.expected for one in used])
-    came = np.array([min(one.guarded) for one in used])
+    came = np.array([np.mean(one.guarded) for one in used])
     alike = correlation(expected, came)
-    print_line(f"\nN_SSIM of {len(used)} images, expected and come (correlation {alike:.2f})")
+    print_line(f"\nN_SSIM (mean of the readings) of {len(used)} images, expected and come: r = {alike:.2f}")
     bins = np.digitize(expected, EXPECTED_EDGES)
     for number in np.unique(bins):
         some = bins == number

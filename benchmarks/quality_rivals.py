@@ -8,6 +8,7 @@ than a network for each study would have, and the right one is always taken.
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ REFERENCE = ROOT / "resources" / "settings" / "reference.json"
 NETWORKS = [f"{recipe}_{channel.title()}" for channel in CHANNELS for recipe in ("Reference", "Monai")]
 WEIGHTS, RECORD = "weights.safetensors", "training.json"
 _STRIDE = 8
+_EPOCH = 400
 
 
 def main() -> int:
@@ -36,6 +38,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("runs/models"), help="folder that models.py filled")
     parser.add_argument("--output", type=Path, default=RIVALS, help="folder of the networks")
     parser.add_argument("--minutes", type=float, default=28.5, help="training time for each network")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="train for so many steps in place: what that time gives where nothing else runs",
+    )
     parser.add_argument("--only", nargs="+", default=NETWORKS, choices=NETWORKS, help="which networks")
     parser.add_argument("--patch_size", default="32,64,64", help="as our models are trained with")
     parser.add_argument("--seed", type=int, default=100)
@@ -62,9 +69,12 @@ def train_reference(arguments: argparse.Namespace, name: str, lists: list[Path])
     """Train by the reference's recipe, in the arithmetic of ours, which gives it twice the steps."""
     trained = arguments.data / "rivals" / name
     files = ["--data_root", arguments.data / "h5", "--train_list", lists[0], "--val_list", lists[1]]
-    budget = ["--patch_size", arguments.patch_size, "--max_minutes", arguments.minutes]
+    budget = ["--patch_size", arguments.patch_size, "--samples_per_epoch", _EPOCH]
+    if arguments.steps is None:
+        budget += ["--max_minutes", arguments.minutes]
+    else:
+        budget += ["--epochs", math.ceil(arguments.steps / _EPOCH)]
     options = ["--settings", REFERENCE, *budget, "--seed", arguments.seed, "--precision", "auto"]
-    options += ["--samples_per_epoch", 400]
     run("train_script.py", *options, *files, "--output_path", trained)
     model = open_model(trained)
     card = (trained / "README.md").read_text(encoding="utf-8")
@@ -91,7 +101,8 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
     patches = PatchDataset(pairs, (z, y, x), 0.75, AugmentSettings(), arguments.seed)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     started, step = time.monotonic(), 0
-    while time.monotonic() - started < 60 * arguments.minutes:
+    seconds = 60 * arguments.minutes
+    while time.monotonic() - started < seconds if arguments.steps is None else step < arguments.steps:
         channels, fused, _ = patches[step]
         with torch.autocast("cpu", torch.bfloat16):
             prediction = network(channels[None])
@@ -106,7 +117,8 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
     with written_beside(target) as partial:
         partial.mkdir()
         (partial / WEIGHTS).write_bytes(save(state))
-        record = {"steps": step, "minutes": arguments.minutes, "volumes": len(pairs), "seed": arguments.seed}
+        minutes = (time.monotonic() - started) / 60
+        record = {"steps": step, "minutes": minutes, "volumes": len(pairs), "seed": arguments.seed}
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     sys.stdout.write(f"{target}: {step} steps\n")
 

@@ -30,7 +30,7 @@ class GuardSettings:
     data_root: Path = Path()
     """folder to which the paths in the list are relative"""
     samples: int = 150
-    """how many to predict: each volume as it is, then altered in turn"""
+    """how many to predict: up to half of them as they are, the others altered"""
     seed: int = 0
     """of the alterations"""
     device: Device = "auto"

@@ -1,8 +1,7 @@
 """Fit a model's guard on volumes it was not trained on, as they are and altered as other data might be."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,7 +74,7 @@ def calibrate(
     ----------
     folder : the model
     pairs : volumes it was not trained on
-    count : samples; each pair is taken as it is, then altered in turn until there are so many
+    count : samples: half of them as they are, or fewer where there are not so many pairs; the others altered
     seed : of the alterations
 
     Raises
@@ -86,14 +85,11 @@ def calibrate(
         When the folder can't be written.
     """
     model = load_model(folder, device)
-    count = max(count, len(pairs))
     samples = []
     with Progress("held-out volumes", count) as progress:
-        for number in range(count):
-            rng = np.random.default_rng([seed, number])
-            alteration = draw_alteration(rng) if number >= len(pairs) else Alteration()
+        for number, (pair, alteration) in enumerate(drawn_samples(pairs, count, seed)):
             try:
-                samples.append(sample_of(model, pairs[number % len(pairs)], alteration, number))
+                samples.append(sample_of(model, pair, alteration, number))
             except (VolumeError, MetadataError) as error:
                 LOG.info("left out: %s", " ".join(str(error).split()))
             progress.advance()
@@ -102,6 +98,18 @@ def calibrate(
         partial.write_text(json.dumps(guard.as_json(folder)) + "\n", encoding="utf-8")
     _tell(folder, guard)
     return guard
+
+
+def drawn_samples(
+    pairs: "Sequence[OpenPair]", count: int, seed: int
+) -> Iterator[tuple["OpenPair", Alteration]]:
+    """Pairs spread evenly over those there are: as they are for up to half of the samples, then altered."""
+    unaltered = min(len(pairs), (count + 1) // 2)
+    for number in range(unaltered):
+        yield pairs[number * len(pairs) // unaltered], Alteration()
+    for number in range(unaltered, count):
+        place = (number - unaltered) * len(pairs) // (count - unaltered)
+        yield pairs[place], draw_alteration(np.random.default_rng([seed, number]))
 
 
 def calibrate_trained(folder: ModelFolder, pairs: "Sequence[OpenPair]", count: int) -> None:
@@ -145,7 +153,7 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
     """
     shares = fit_shares(samples)
     scored = [(sample, losses_left(sample, shares)) for sample in samples]
-    scored = [(sample, left) for sample, left in scored if all(map(math.isfinite, left))]
+    scored = [(sample, left) for sample, left in scored if np.isfinite(left).all()]
     if len(scored) < _FEWEST_SAMPLES:
         raise ModelError(
             f"{source}: expected at least {_FEWEST_SAMPLES} volumes with a score to fit the guard, "
@@ -153,10 +161,10 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
         )
     names = tuple(scored[0][0].features)
     places = np.array([[sample.features[name] for name in names] for sample, _ in scored])
-    values = np.array([left for _, left in scored]).T
+    values = np.moveaxis(np.array([left for _, left in scored]), 0, -1)
     centre, spread = places.mean(axis=0), np.maximum(places.std(axis=0), _LEAST_SPREAD)
     places = (places - centre) / spread
-    processes = tuple(fit_process(places, row) for row in values)
+    processes = tuple(tuple(fit_process(places, one) for one in row) for row in values)
     gains = GainSums()
     for sample, _ in scored:
         gains.add(sample.view, sample.prediction, sample.fused)
@@ -182,40 +190,43 @@ def fit_shares(samples: Sequence[Sample]) -> Floats:
     return np.where(told, np.minimum(right / most, 1), 1.0).astype(np.float32)
 
 
-def losses_left(sample: Sample, shares: Floats) -> list[float]:
-    """L = log(1 - N_SSIM) for each gate and the worse reading of the SSIM; NaN where there is no score."""
-    left = []
+def losses_left(sample: Sample, shares: Floats) -> Numbers:
+    """L = log(1 - N_SSIM) for each reading of the SSIM and gate; NaN where there is no score."""
+    scores = []
     bases = {sigma: smoothed(sample.view, sigma) for sigma in {gate.sigma for gate in GATES}}
     for gate in GATES:
         result = mix(bases[gate.sigma], sample.prediction, gate, _CORRECTIONS, shares)
-        scores = [nssim(result, sample.view, sample.fused, reading) for reading in READINGS]
-        known = all(map(math.isfinite, scores))
-        left.append(math.log(min(max(1 - min(scores), _LEAST_LEFT), _MOST_LEFT)) if known else math.nan)
+        scores.append([nssim(result, sample.view, sample.fused, reading) for reading in READINGS])
+    left: Numbers = np.log(np.clip(1 - np.array(scores).T, _LEAST_LEFT, _MOST_LEFT))
     return left
 
 
 def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
-    """N_SSIM of each sample without and with the guard, which goes by the other samples."""
-    told = [p.without_each(guard.samples, v) for p, v in zip(guard.processes, guard.values, strict=True)]
-    with_guard = []
-    for number in range(guard.values.shape[1]):
-        verdict = choose_gate(guard.gates, [m[number] for m, _ in told], [s[number] for _, s in told])
-        at = None if verdict.gate.keeps_view else guard.gates.index(verdict.gate)
-        with_guard.append(0.0 if at is None else 1 - math.exp(guard.values[at, number]))
-    return 1 - np.exp(guard.values[guard.gates.index(WHOLE)]), np.array(with_guard)
+    """N_SSIM (readings, n) of the samples without and with the guard, which goes by the other samples."""
+    means, spreads = guard.told(lambda process, values: process.without_each(guard.samples, values))
+    scores = 1 - np.exp(guard.values)
+    with_guard = np.zeros_like(scores[:, 0])
+    for number in range(with_guard.shape[1]):
+        gate = choose_gate(guard.gates, means[..., number], spreads[..., number]).gate
+        if not gate.keeps_view:
+            with_guard[:, number] = scores[:, guard.gates.index(gate), number]
+    return scores[:, guard.gates.index(WHOLE)], with_guard
 
 
 def _tell(folder: ModelFolder, guard: Guard) -> None:
     without, with_guard = what_it_would_do(guard)
+    means = ", ".join(
+        f"{reading} {before.mean():+.3f} without it, {after.mean():+.3f} with it"
+        for reading, before, after in zip(READINGS, without, with_guard, strict=True)
+    )
     LOG.info(
-        "%s: guard fitted to %d held-out views; N_SSIM (worse reading, each judged by the others): "
-        "mean %+.3f without it, %+.3f with it; below %g: %.0f %% and %.0f %%; kept: %.0f %%",
+        "%s: guard fitted to %d held-out views; N_SSIM (each judged by the others): %s; "
+        "below %g: %.0f %% and %.0f %%; kept: %.0f %%",
         folder.path,
-        len(without),
-        without.mean(),
-        with_guard.mean(),
+        without.shape[1],
+        means,
         LOSS,
-        100 * np.mean(without < LOSS),
-        100 * np.mean(with_guard < LOSS),
-        100 * np.mean(with_guard == 0),
+        100 * np.mean(without.min(axis=0) < LOSS),
+        100 * np.mean(with_guard.min(axis=0) < LOSS),
+        100 * np.mean((with_guard == 0).all(axis=0)),
     )

@@ -187,11 +187,12 @@ class Fuser:
         job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
         gate = mean_gate([verdict.gate for _, _, verdict in found])
         job.record["gate"] = gate.share
-        gains = sum(verdict.expected for _, _, verdict in found if not verdict.gate.keeps_view)
+        gains = [v.expected if not v.gate.keeps_view else (0.0,) * len(v.expected) for _, _, v in found]
+        expected = tuple(sum(some) / len(found) for some in zip(*gains, strict=True))
         folder, guard, _ = found[0]
         if self.settings.confidence and guard.gains is None:
             raise ModelError(f"{folder.path}: expected a guard.json that tells gains (--confidence); {_MAKE}")
-        return Trust(guard, gate, gains / len(found), self.settings.confidence)
+        return Trust(guard, gate, expected, self.settings.confidence)
 
     def _predict(self, job: Job, models: list[ModelFolder], deadline: Deadline | None) -> tuple[float, float]:
         """Predict by all members, write the result; shares of clipped and of filled voxels."""

@@ -2,11 +2,12 @@
 
 The score of the challenge is relative to the view, so that keeping the view scores 0, and a single bad
 result costs more than many good ones gain. With L = log(1 - N_SSIM), a copy of the view has L = 0, and a
-result is the better the lower L is. For each of some gates, a Gaussian process fitted to held-out volumes
-(`fuse.calibrate`) tells mean and spread of L from the evidence (`fuse.evidence`). Its spread grows away from
-what it was fitted to, so that of a view unlike all of these nothing is promised. With L normally
-distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure
-one. The gate with the largest expectation is taken, unless a loss is too likely: then the view is kept.
+result is the better the lower L is. For each of some gates and each reading of the challenge's SSIM, a
+Gaussian process fitted to held-out volumes (`fuse.calibrate`) tells mean and spread of L from the evidence
+(`fuse.evidence`). Its spread grows away from what it was fitted to, so that of a view unlike all of these
+nothing is promised. With L normally distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an
+unsure guess counts less than a sure one. The gate with the largest expectation, over the readings, is taken
+of those with which a loss is not too likely in any of them. If there is none, the view is kept.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -14,8 +15,7 @@ the view remains, it is smoothed slightly, since its noise is none of the fused 
 one of the gates too, for views that a model does not know.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,12 @@ from lightsheet.core.intensity import Normalization, Slabs
 from lightsheet.core.jit import compiled
 from lightsheet.core.model_folder import ModelFolder
 from lightsheet.core.progress import LOG
+from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.confidence import GainTable, table_of
 from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RISK = 0.15
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
 _TRUNCATE = 4.0
@@ -64,22 +65,34 @@ class Verdict:
     Attributes
     ----------
     gate : the best one
-    expected : N_SSIM expected with this gate; of a view that is kept, with the best gate there was
-    risk : probability of a loss with it
+    expected : N_SSIM expected with this gate, in the order of `READINGS`; of a view that is kept, with the
+        best gate there was
+    risk : probability of a loss with it, in the reading in which that is more likely
     """
 
     gate: Gate
-    expected: float
+    expected: tuple[float, ...]
     risk: float
 
-    def record(self) -> dict[str, float]:
+    @property
+    def mean(self) -> float:
+        """N_SSIM that is expected in the mean of the readings."""
+        return sum(self.expected) / len(self.expected)
+
+    def record(self) -> dict[str, Any]:
         """Write the verdict for a result's provenance."""
-        told = {"gate": self.gate.share, "by_size": self.gate.by_size, "sigma": self.gate.sigma}
-        return told | {"expected": round(self.expected, 4), "risk": round(self.risk, 4)}
+        return {
+            "gate": self.gate.share,
+            "by_size": self.gate.by_size,
+            "sigma": self.gate.sigma,
+            "expected": by_reading(self.expected),
+            "risk": round(self.risk, 4),
+        }
 
     def __str__(self) -> str:
         """In words."""
-        told = f"N_SSIM {self.expected:+.2f} expected, a loss with a probability of {self.risk:.0%}"
+        numbers = ", ".join(f"{n:+.2f} ({r})" for n, r in zip(self.expected, READINGS, strict=True))
+        told = f"N_SSIM {numbers} expected, a loss with a probability of {self.risk:.0%}"
         if self.gate.keeps_view:
             return f"the view is kept, as the best to be had is: {told}"
         if self.gate.share == 0:
@@ -98,8 +111,8 @@ class Guard:
     centre, spread : of the features over the samples
     samples : held-out volumes (n, features), standardised
     gates : what was tried
-    values : L of each sample for each gate (gates, n), for the worse reading of the SSIM
-    processes : one for each gate
+    values : L of each sample for each gate (readings, gates, n)
+    processes : one for each of these, reading by reading
     corrections, shares : sizes of a correction (normalised intensity), ascending, and the share to apply of
         them where they are weighted by size
     gains : where in a volume a gain is to be expected; None in files of earlier versions
@@ -111,7 +124,7 @@ class Guard:
     samples: Numbers
     gates: tuple[Gate, ...]
     values: Numbers
-    processes: tuple[Process, ...]
+    processes: tuple[tuple[Process, ...], ...]
     corrections: Floats
     shares: Floats
     gains: GainTable | None = None
@@ -119,11 +132,14 @@ class Guard:
     def judge(self, features: Mapping[str, float]) -> Verdict:
         """Choose the gate for a view by what was measured of it."""
         place = (np.array([features[name] for name in self.features]) - self.centre) / self.spread
-        told = [
-            process.at(place[None], self.samples, values)
-            for process, values in zip(self.processes, self.values, strict=True)
-        ]
-        return choose_gate(self.gates, [float(m[0]) for m, _ in told], [float(s[0]) for _, s in told])
+        means, spreads = self.told(lambda process, values: process.at(place[None], self.samples, values))
+        return choose_gate(self.gates, means[..., 0], spreads[..., 0])
+
+    def told(self, ask: Callable[[Process, Numbers], tuple[Numbers, Numbers]]) -> Numbers:
+        """Ask all processes, given their values, for means and spreads of L: (2, readings, gates, n)."""
+        rows = zip(self.processes, self.values, strict=True)
+        told = np.array([[ask(*one) for one in zip(*row, strict=True)] for row in rows])
+        return np.moveaxis(told, 2, 0)
 
     def apply(self, view: Floats, prediction: Floats, gate: Gate) -> Floats:
         """Return the result of view and prediction, contiguous and of one shape, normalised intensities."""
@@ -140,23 +156,25 @@ class Guard:
             "samples": _listed(self.samples),
             "gates": [vars(gate) for gate in self.gates],
             "values": _listed(self.values),
-            "processes": [vars(process) for process in self.processes],
+            "processes": [[vars(process) for process in row] for row in self.processes],
             "corrections": _listed(self.corrections),
             "shares": _listed(self.shares),
             "gains": None if self.gains is None else self.gains.as_json(),
         }
 
 
-def choose_gate(gates: Sequence[Gate], means: Sequence[float], spreads: Sequence[float]) -> Verdict:
-    """Choose the gate by mean and spread of L for each."""
+def choose_gate(gates: Sequence[Gate], means: Numbers, spreads: Numbers) -> Verdict:
+    """Choose the gate by mean and spread of L for each (readings, gates)."""
+    expected = 1 - np.exp(means + spreads**2 / 2)
+    risks = special.ndtr(means / spreads).max(axis=0)
     found = [
-        Verdict(gate, 1 - math.exp(mean + spread**2 / 2), float(special.ndtr(mean / spread)))
-        for gate, mean, spread in zip(gates, means, spreads, strict=True)
+        Verdict(gate, tuple(map(float, gains)), float(risk))
+        for gate, gains, risk in zip(gates, expected.T, risks, strict=True)
     ]
-    allowed = [one for one in found if one.risk <= RISK and one.expected > 0]
+    allowed = [one for one in found if one.risk <= RISK and min(one.expected) > 0]
     if allowed:
-        return max(allowed, key=lambda one: (one.expected, one.gate.share))
-    best = max(found, key=lambda one: one.expected)
+        return max(allowed, key=lambda one: (one.mean, one.gate.share))
+    best = max(found, key=lambda one: one.mean)
     return Verdict(Gate(0.0), best.expected, best.risk)
 
 
@@ -187,7 +205,10 @@ def guard_of(folder: ModelFolder) -> Guard | None:
             samples=np.array(content["samples"], np.float64),
             gates=tuple(Gate(**{k: float(v) for k, v in gate.items()}) for gate in content["gates"]),
             values=np.array(content["values"], np.float64),
-            processes=tuple(Process(**{k: float(v) for k, v in p.items()}) for p in content["processes"]),
+            processes=tuple(
+                tuple(Process(**{k: float(v) for k, v in one.items()}) for one in row)
+                for row in content["processes"]
+            ),
             corrections=np.array(content["corrections"], np.float32),
             shares=np.array(content["shares"], np.float32),
             gains=None if content.get("gains") is None else table_of(content["gains"]),
@@ -209,13 +230,13 @@ class Trust:
     ----------
     guard : whose shares by size are applied
     gate : how much of the correction
-    expected : N_SSIM that is expected of the result; 0 of a view that is kept
+    expected : N_SSIM that is expected of the result, in the order of `READINGS`; 0 of a view that is kept
     confidence : whether the map of predicted gains is wanted
     """
 
     guard: Guard
     gate: Gate
-    expected: float = 0.0
+    expected: tuple[float, ...] = (0.0,) * len(READINGS)
     confidence: bool = False
 
 
@@ -255,14 +276,20 @@ def smoothed_planes(
 
 
 def _check(guard: Guard) -> None:
-    columns, (rows, _) = len(guard.features), guard.values.shape
-    number = guard.values.shape[1]
+    columns, (readings, rows, number) = len(guard.features), guard.values.shape
     if guard.samples.shape != (number, columns) or not guard.centre.shape == guard.spread.shape == (columns,):
         raise ValueError(f"samples of {columns} features expected, got {guard.samples.shape}")
-    if not rows == len(guard.gates) == len(guard.processes) > 0:
+    if not rows == len(guard.gates) > 0:
         raise ValueError(f"{len(guard.gates)} gates, but {rows} rows of values")
+    if readings != len(READINGS) or [len(row) for row in guard.processes] != [rows] * readings:
+        raise ValueError(f"values of {readings} readings, and processes of {len(guard.processes)}")
     if guard.corrections.shape != guard.shares.shape or not len(guard.shares):
         raise ValueError("corrections and shares differ in number")
+
+
+def by_reading(scores: Sequence[float]) -> dict[str, float]:
+    """Name scores by their reading, for files."""
+    return {name: round(score, 4) for name, score in zip(READINGS, scores, strict=True)}
 
 
 def _listed(values: Numbers | Floats) -> Any:

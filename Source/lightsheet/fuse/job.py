@@ -16,7 +16,7 @@ from lightsheet.core.progress import LOG
 from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import LazyVolume, volume_writer
 from lightsheet.fuse.confidence import PER_MILLE
-from lightsheet.fuse.guard import Trust, guarded, smoothed_planes
+from lightsheet.fuse.guard import Trust, by_reading, guarded, smoothed_planes
 from lightsheet.fuse.inputs import NetworkInputs
 from lightsheet.fuse.loaded_model import LoadedModel
 from lightsheet.fuse.planning import PredictionPlan
@@ -114,7 +114,7 @@ class Job:
     def _write_expectation(self, trust: Trust) -> None:
         content = {
             "view": self.view.name,
-            "expected_n_ssim": round(trust.expected, 4),
+            "expected_n_ssim": by_reading(trust.expected),
             "gate": trust.gate.share,
         }
         write_json(beside(self.output, "confidence", ".json"), content)

@@ -123,9 +123,9 @@ class TrainSettings:
     """arithmetic of the network; auto: bf16 where the hardware has it, else fp32. SSIM is always fp32"""
 
     guard_samples: int = 0
-    """views by which the model's guard is fitted at the end: the validation volumes as they are, then altered
-    in turn (see calibrate_guard.py, which does it with other volumes too); 0: no guard. A hundred or more are
-    needed to tell good from bad; fewer make a guard that keeps too many views"""
+    """views by which the model's guard is fitted at the end: validation volumes as they are, up to half of
+    them, and altered (see calibrate_guard.py, which does it with other volumes too); 0: no guard. A hundred
+    or more are needed to tell good from bad; fewer make a guard that keeps too many views"""
 
     devices: int = 1
     """devices to train on; more than one: distributed data parallel"""

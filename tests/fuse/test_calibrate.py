@@ -1,0 +1,164 @@
+"""Fitting a guard: which samples it is fitted to, and what it learns of them."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightsheet.core.axes import RAW_IMAGE
+from lightsheet.core.errors import ModelError
+from lightsheet.core.model_folder import GUARD, ModelSettings, open_model, save_model
+from lightsheet.core.splits import read_pairs
+from lightsheet.evaluate.metrics import nssim
+from lightsheet.evaluate.ssim import READINGS
+from lightsheet.fuse.altered import Alteration
+from lightsheet.fuse.calibrate import (
+    GATES,
+    WHOLE,
+    Sample,
+    calibrate,
+    drawn_samples,
+    fit_guard,
+    fit_shares,
+    losses_left,
+    what_it_would_do,
+)
+from lightsheet.fuse.data import open_pair
+from lightsheet.fuse.guard import Gate, guard_of
+from networks_in_memory import random_network
+from training_data import blobs, write_lists
+
+
+@pytest.mark.parametrize(("pairs", "as_they_are"), [(2, 2), (3, 3), (40, 5)])
+def test_samples_are_spread_over_the_pairs_and_half_of_them_or_more_are_altered(
+    pairs: int, as_they_are: int
+) -> None:
+    numbers = list(range(pairs))
+    samples = list(drawn_samples(numbers, 9, seed=4))  # type: ignore[arg-type]
+    assert len(samples) == 9
+    plain = [pair for pair, alteration in samples if alteration == Alteration()]
+    assert plain[:as_they_are] == [number * pairs // as_they_are for number in range(as_they_are)]
+    changed = samples[as_they_are:]
+    assert sum(alteration != Alteration() for _, alteration in changed) >= len(changed) - 1
+    assert {pair for pair, _ in changed} == {n * pairs // len(changed) for n in range(len(changed))}
+    assert samples == list(drawn_samples(numbers, 9, seed=4))  # type: ignore[arg-type]
+    assert samples != list(drawn_samples(numbers, 9, seed=5))  # type: ignore[arg-type]
+
+
+def sample(number: int, quality: float) -> Sample:
+    """A prediction that goes ``quality`` of the way from view to fused, beside noise."""
+    view, fused = blobs((16, 24, 24), number)
+    noise = 0.01 * np.random.default_rng(number).normal(size=view.shape)
+    prediction = (view + quality * (fused - view) + noise).astype(np.float32)
+    return Sample({"quality": quality, "other": float(number % 3)}, view, prediction, fused)
+
+
+def test_a_guard_learns_from_a_feature_what_the_result_is_worth() -> None:
+    rng = np.random.default_rng(0)
+    samples = [sample(number, float(rng.uniform(-1, 1))) for number in range(40)]
+    guard = fit_guard(samples, "model")
+    good, bad = (guard.judge({"quality": q, "other": 1.0}) for q in (0.8, -0.8))
+    assert good.gate.share == 1.0
+    assert min(good.expected) > 0.5
+    assert bad.gate.share == 0.0
+    without, with_guard = what_it_would_do(guard)
+    assert without.mean() < 0 < with_guard.mean()
+    assert np.mean(with_guard.min(axis=0) < -0.02) <= 0.05
+    unlike = guard.judge({"quality": 30.0, "other": 1.0})
+    assert unlike.gate.share == 0.0
+
+
+def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
+    one = sample(1, 0.7)
+    plain = np.ones(7, np.float32)
+    for prediction, wanted in ((one.view, 0.0), (one.fused, math.log(1e-3))):
+        left = losses_left(dataclasses.replace(one, prediction=prediction), plain)
+        assert left[:, GATES.index(WHOLE)] == pytest.approx(wanted, abs=1e-4)
+    found = dict(zip(GATES, losses_left(one, plain).T, strict=True))
+    by_gate = [found[gate] for gate in (*(Gate(share, sigma=0.5) for share in (0.25, 0.5, 0.75)), WHOLE)]
+    assert by_gate[-1].max() < -0.3
+    assert (np.diff(by_gate[:3], axis=0) < 0).all()
+    for reading, left in zip(READINGS, found[WHOLE], strict=True):
+        score = nssim(one.prediction, one.view, one.fused, reading)
+        assert left == pytest.approx(math.log(1 - score), abs=1e-4)
+    # what is weighted by shares of zero is not applied: only the smoothing remains
+    nothing = dict(zip(GATES, losses_left(one, np.zeros(7, np.float32)).T, strict=True))
+    for gate, left in nothing.items():
+        assert left == pytest.approx(found[Gate(0.0, sigma=0.5)] if gate.by_size else found[gate], abs=1e-4)
+    assert np.isnan(losses_left(dataclasses.replace(one, fused=one.view), plain)).all()
+
+
+def test_weighting_by_size_is_one_of_the_gates_and_wins_where_large_corrections_are_wrong() -> None:
+    # small corrections are right, but where much is changed the wrong way was gone
+    rng, samples = np.random.default_rng(0), []
+    for number in range(24):
+        one = sample(number, float(rng.uniform(0.7, 0.9)))
+        wrong = rng.random(one.view.shape) < 0.1
+        prediction = np.where(wrong, one.view + np.float32(1.5), one.prediction)
+        samples.append(dataclasses.replace(one, prediction=prediction))
+    guard = fit_guard(samples, "model")
+    assert guard.shares[-1] < 0.2 < guard.shares[0]
+    means = dict(zip(GATES, guard.values.max(axis=0).mean(axis=1), strict=True))
+    assert means[Gate(0.5, by_size=1.0, sigma=0.5)] < means[Gate(0.5, sigma=0.5)] - 0.1
+    assert means[Gate(1.0, by_size=1.0, sigma=0.5)] < means[WHOLE] - 0.1
+    verdict = guard.judge({"quality": 0.8, "other": 1.0})
+    assert verdict.gate.by_size == 1.0
+    assert "weighted by size" in str(verdict)
+
+
+def test_shares_are_those_of_the_corrections_that_were_right() -> None:
+    view = np.zeros((2, 50, 50), np.float32)
+    prediction = np.zeros_like(view)
+    prediction[0], prediction[1] = 0.02, 0.8
+    fused = np.zeros_like(view)
+    fused[0], fused[1] = 0.016, 0.4
+    shares = fit_shares([Sample({}, view, prediction, fused)])
+    assert shares[0] == pytest.approx(1.0)
+    assert shares[5] == pytest.approx(0.625, abs=0.01)
+    np.testing.assert_array_equal(shares[1:5], 1.0)  # sizes that did not occur
+
+
+@pytest.mark.parametrize(("norm", "count"), [("none", 16), ("instance", 8)])
+def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil(
+    tmp_path: Path, norm: str, count: int
+) -> None:
+    _, val = write_lists(tmp_path, train=1, val=2)
+    # it multiplies the view by something that changes from voxel to voxel
+    network, description = random_network(1, residual=True, norm=norm)
+    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    folder = save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
+    pairs = [open_pair(pair, (RAW_IMAGE,), 50.0, 100.0) for pair in read_pairs(val, tmp_path)]
+    guard = calibrate(folder, pairs, count, device="cpu")
+    assert guard.samples.shape[0] == count
+    assert guard_of(open_model(folder.path)) is not None
+    without, with_guard = what_it_would_do(guard)
+    assert without.mean() < 0
+    assert np.mean(with_guard.min(axis=0) < -0.1) <= 1 / 8 < np.mean(without.min(axis=0) < -0.1)
+    assert with_guard.mean() > without.mean()
+
+
+def test_too_few_volumes_with_a_score_are_an_error() -> None:
+    one = sample(0, 0.5)
+    same = dataclasses.replace(one, fused=one.view)
+    with pytest.raises(ModelError, match="expected at least 8 volumes with a score to fit the guard, got 3"):
+        fit_guard([sample(n, 0.5) for n in range(3)] + [same] * 10, "model")
+
+
+def test_a_guard_survives_its_file(tmp_path: Path) -> None:
+    network, description = random_network(residual=True)
+    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    folder = save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
+    guard = fit_guard([sample(number, number / 20 - 0.5) for number in range(20)], "model")
+    (folder.path / GUARD).write_text(json.dumps(guard.as_json(folder)))
+    read = guard_of(open_model(folder.path))
+    assert read is not None
+    assert read.gains is not None
+    np.testing.assert_allclose(read.gains.gains, guard.gains.gains, atol=1e-5)  # type: ignore[union-attr]
+    for quality in (-0.4, 0.0, 0.3):
+        features = {"quality": quality, "other": 1.0}
+        before, after = guard.judge(features), read.judge(features)
+        assert before.gate == after.gate
+        assert before.expected == pytest.approx(after.expected, abs=1e-3)
