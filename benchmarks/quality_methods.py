@@ -161,16 +161,6 @@ def monai(view: View) -> Floats:
     return predict_monai(load_monai(RIVALS / f"Monai_{view.case.channel.title()}"), view.values)
 
 
-@lru_cache(maxsize=4)
-def _models(folder: Path | None) -> tuple[ModelFolder, ...]:
-    return tuple(shipped_models(folder))
-
-
-@lru_cache(maxsize=32)
-def _loaded(folder: Path) -> LoadedModel:
-    return load_model(open_model(folder), "cpu")
-
-
 Chooser = Callable[[View], ModelFolder]
 
 

@@ -192,6 +192,25 @@ def test_an_image_unlike_all_gets_the_generalist(measured: list[ModelFolder]) ->
     assert only_special.model.name in ("N1", "N2")
 
 
+def test_images_of_many_microscopes_under_one_study_compete_with_no_study(
+    measured: list[ModelFolder],
+) -> None:
+    many = [
+        (
+            VolumeInfo("t", (1, 1, 1), "uint16", None, "nucleus", 6),
+            measure(lazy(tissue(seed=seed), tuple(1.15 * factor * step for step in SPACINGS[1]))),
+        )
+        for seed, factor in enumerate((0.7, 1.0, 1.4))
+    ]
+    drawn = model("Drawn", "nucleus", 1, 2, 6)
+    drawn = ModelFolder(drawn.path, drawn.settings, {"kinds": describe_kinds(many)}, {})
+    other_voxels = tuple(1.15 * step for step in SPACINGS[1])
+    choice = choose_for(lazy(tissue(seed=5), other_voxels, "nucleus"), [drawn, *measured[:2]])
+    assert choice.model.name == "N1"
+    of_drawn = next(candidate for candidate in choice.candidates if candidate.model.name == "Drawn")
+    assert of_drawn.kind is None
+
+
 def test_study_and_channel_of_the_metadata_pick_directly_however_unlike(measured: list[ModelFolder]) -> None:
     choice = choose_for(lazy(tissue(), SPACINGS[2], "nucleus", 1), measured)
     assert (choice.model.name, choice.reason) == ("N1", "trained for nucleus of study 1")

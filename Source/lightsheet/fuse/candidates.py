@@ -37,7 +37,8 @@ def compare(
     """Models with the probability that the image is of what they were trained on, most probable first.
 
     Where several models know a study and channel, it counts for the one with the fewest studies, of equal
-    ones for the first. An image that is of no kind is the generalist's, the first for the channel. So the
+    ones for the first. Images of many microscopes under one study are no kind to be alike to: they only tell
+    what any image is like. An image that is of no kind is the generalist's, the first for the channel. So the
     probabilities add up to 1 if there is a generalist for each channel.
 
     Parameters
@@ -77,6 +78,9 @@ def _owners(models: Sequence[ModelFolder]) -> tuple[list[tuple[int, Kind]], list
     chosen: dict[object, tuple[int, Kind]] = {}
     others = []
     for number, kind in pairs:
+        if kind.of_many_microscopes:
+            others.append(kind)
+            continue
         key = (kind.channel, kind.study) if kind.study is not None else (kind.channel, None, number)
         if key in chosen:
             others.append(kind)

@@ -42,6 +42,8 @@ NUCLEI_AMONG_IMAGES = 290 / 401
 WRONG_CHANNEL = 10 / 401
 """Share of the challenge's training images whose channel was corrected."""
 _USUAL_COUNT = 4.0
+# A study's own voxel sizes, log, spread less than this.
+_VOXEL, _ONE_VOXEL_SIZE = ("spacing_z_um", "spacing_xy_um"), 0.15
 _FARTHEST = 3.0
 _SMALLEST = 1e-6
 
@@ -105,6 +107,11 @@ class Kind:
     channel: Channel | None
     study: int | None
     features: Mapping[str, tuple[float, float]]
+
+    @property
+    def of_many_microscopes(self) -> bool:
+        """Whether these are images of many microscopes, as of the simulator's drawn studies."""
+        return any(self.features[name][1] > _ONE_VOXEL_SIZE for name in _VOXEL if name in self.features)
 
     def shown(self, name: str) -> tuple[float, float]:
         """Range of a feature, in its own unit, that holds about 95 % of the kind's images."""
