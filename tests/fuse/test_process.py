@@ -14,21 +14,21 @@ def samples(number: int = 40, noise: float = 0.0) -> tuple[np.ndarray, np.ndarra
 
 def test_without_noise_it_goes_through_its_samples() -> None:
     places, values = samples()
-    mean, spread = Process(0.0, 1.0, 1e-4, 1.0).at(places, places, values)
+    mean, spread = Process(0.0, 1.0, 1e-4, (1.0, 1.0)).at(places, places, values)
     np.testing.assert_allclose(mean, values, atol=1e-3)
     assert spread.max() < 0.01
 
 
 def test_far_from_all_samples_it_knows_nothing() -> None:
     places, values = samples()
-    mean, spread = Process(0.7, 1.5, 0.2, 1.0).at(np.array([[50.0, 50.0]]), places, values)
+    mean, spread = Process(0.7, 1.5, 0.2, (1.0, 1.0)).at(np.array([[50.0, 50.0]]), places, values)
     assert mean[0] == pytest.approx(0.7)
     assert spread[0] == pytest.approx(np.hypot(1.5, 0.2))
 
 
 def test_a_single_sample_gives_the_textbook_s_numbers() -> None:
     # k = exp(-1/2) between the two places; known variance 1 + 0.25
-    mean, spread = Process(1.0, 1.0, 0.5, 1.0).at(np.array([[1.0]]), np.array([[0.0]]), np.array([3.0]))
+    mean, spread = Process(1.0, 1.0, 0.5, (1.0,)).at(np.array([[1.0]]), np.array([[0.0]]), np.array([3.0]))
     k = np.exp(-0.5)
     assert mean[0] == pytest.approx(1 + k / 1.25 * 2, rel=1e-5)
     assert spread[0] == pytest.approx(np.sqrt(1 - k**2 / 1.25 + 0.25), rel=1e-5)
@@ -36,7 +36,7 @@ def test_a_single_sample_gives_the_textbook_s_numbers() -> None:
 
 def test_leaving_out_each_sample_is_the_same_as_removing_it() -> None:
     places, values = samples(15, 0.1)
-    process = Process(0.1, 0.9, 0.2, 1.3)
+    process = Process(0.1, 0.9, 0.2, (1.3, 0.8))
     means, spreads = process.without_each(places, values)
     for left_out in range(len(values)):
         kept = np.arange(len(values)) != left_out
@@ -53,6 +53,13 @@ def test_the_fit_finds_noise_and_predicts_new_samples() -> None:
     mean, _ = process.at(new, places, values)
     error = mean - (np.sin(new[:, 0]) + 0.5 * new[:, 1])
     assert np.sqrt(np.mean(error**2)) < 0.12
+
+
+def test_a_feature_that_tells_nothing_gets_a_long_scale() -> None:
+    places, values = samples(80, 0.1)
+    useless = np.random.default_rng(1).uniform(-2, 2, (80, 1))
+    process = fit_process(np.hstack([places, useless]), values)
+    assert process.lengths[2] > 2 * process.lengths[0]
 
 
 def test_values_that_are_all_the_same_do_no_harm() -> None:

@@ -207,7 +207,8 @@ def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
     scores = 1 - np.exp(guard.values)
     with_guard = np.zeros_like(scores[:, 0])
     for number in range(with_guard.shape[1]):
-        gate = choose_gate(guard.gates, means[..., number], spreads[..., number]).gate
+        unlike = guard.unlike(guard.samples[number], np.delete(guard.samples, number, axis=0))
+        gate = choose_gate(guard.gates, means[..., number], spreads[..., number], unlike).gate
         if not gate.keeps_view:
             with_guard[:, number] = scores[:, guard.gates.index(gate), number]
     return scores[:, guard.gates.index(WHOLE)], with_guard

@@ -107,7 +107,12 @@ def features_of(blocks: Sequence[Block], measured: Features) -> dict[str, float]
     refined           what is finer than a voxel or two in the prediction, over that in the view (the same)
     unlike_tf, _3d    1 - SSIM of view and prediction (logarithm)
     doubt             1 - SSIM (tf) of the two predictions, over unlike_tf (logarithm)
+    contrast          brightest twentieth of tissue over its local mean (logarithm)
+    evenness          brightness of the specimen's dim tenth over that of its bright tenth (logarithm)
+    object            diameter of what the tissue is made of, in voxels in plane (logarithm)
     ================  ======================================================================================
+
+    The last three are 0 where there is no tissue to measure them in; no specimen's contrast comes near that.
     """
     sums = [_compare(block) for block in blocks]
     mean = {name: float(np.mean([one[name] for one in sums])) for name in sums[0]}
@@ -116,6 +121,7 @@ def features_of(blocks: Sequence[Block], measured: Features) -> dict[str, float]
         return math.log((mean[first] + _TINY) / (mean[second] + _TINY))
 
     beside = measured.get("noise", 0.0)
+    step = math.sqrt(measured.get("spacing_y_um", 1.0) * measured.get("spacing_x_um", 1.0))
     return {
         "fading": max(abs(measured.get(f"decay_{axis}", 0.0)) for axis in "zyx"),
         "noise_beside": math.log(beside) if beside > 0 else 0.0,
@@ -124,7 +130,14 @@ def features_of(blocks: Sequence[Block], measured: Features) -> dict[str, float]
         "unlike_tf": math.log(mean["unlike_tf"] + _TINY),
         "unlike_3d": math.log(mean["unlike_3d"] + _TINY),
         "doubt": ratio("doubt_tf", "unlike_tf"),
+        "contrast": _log(measured.get("contrast")),
+        "evenness": _log(measured.get("evenness")),
+        "object": _log(measured.get("object_um")) - _log(step),
     }
+
+
+def _log(value: float | None) -> float:
+    return math.log(value) if value is not None and value > 0 else 0.0
 
 
 def _compare(block: Block) -> dict[str, float]:

@@ -4,10 +4,10 @@ The score of the challenge is relative to the view, so that keeping the view sco
 result costs more than many good ones gain. With L = log(1 - N_SSIM), a copy of the view has L = 0, and a
 result is the better the lower L is. For each of some gates and each reading of the challenge's SSIM, a
 Gaussian process fitted to held-out volumes (`fuse.calibrate`) tells mean and spread of L from the evidence
-(`fuse.evidence`). Its spread grows away from what it was fitted to, so that of a view unlike all of these
-nothing is promised. With L normally distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an
+(`fuse.evidence`). With L normally distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an
 unsure guess counts less than a sure one. The gate with the largest expectation, over the readings, is taken
-of those with which a loss is not too likely in any of them. If there is none, the view is kept.
+of those with which a loss is not too likely in any of them. If there is none, the view is kept; so is one
+that is unlike all held-out views in any feature, since nothing is known of such.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -32,8 +32,10 @@ from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
 FORMAT_VERSION = 3
-RISK = 0.15
+RISK = 0.2
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
+BEYOND = 0.75
+"""How far a feature may lie beyond those of all held-out views, in standard deviations of theirs."""
 _TRUNCATE = 4.0
 
 
@@ -68,11 +70,13 @@ class Verdict:
     expected : N_SSIM expected with this gate, in the order of `READINGS`; of a view that is kept, with the
         best gate there was
     risk : probability of a loss with it, in the reading in which that is more likely
+    unlike : features by which the view is unlike all that the guard was fitted to
     """
 
     gate: Gate
     expected: tuple[float, ...]
     risk: float
+    unlike: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -87,12 +91,16 @@ class Verdict:
             "sigma": self.gate.sigma,
             "expected": by_reading(self.expected),
             "risk": round(self.risk, 4),
+            "unlike": list(self.unlike),
         }
 
     def __str__(self) -> str:
         """In words."""
         numbers = ", ".join(f"{n:+.2f} ({r})" for n, r in zip(self.expected, READINGS, strict=True))
         told = f"N_SSIM {numbers} expected, a loss with a probability of {self.risk:.0%}"
+        if self.unlike:
+            by = ", ".join(self.unlike)
+            return f"the view is kept, it is unlike all that the guard was fitted to, by {by}"
         if self.gate.keeps_view:
             return f"the view is kept, as the best to be had is: {told}"
         if self.gate.share == 0:
@@ -133,7 +141,12 @@ class Guard:
         """Choose the gate for a view by what was measured of it."""
         place = (np.array([features[name] for name in self.features]) - self.centre) / self.spread
         means, spreads = self.told(lambda process, values: process.at(place[None], self.samples, values))
-        return choose_gate(self.gates, means[..., 0], spreads[..., 0])
+        return choose_gate(self.gates, means[..., 0], spreads[..., 0], self.unlike(place, self.samples))
+
+    def unlike(self, place: Numbers, samples: Numbers) -> tuple[str, ...]:
+        """Features in which a view (standardised) is unlike all samples (n, features)."""
+        off = np.maximum(samples.min(axis=0) - place, place - samples.max(axis=0))
+        return tuple(name for name, one in zip(self.features, off, strict=True) if one > BEYOND)
 
     def told(self, ask: Callable[[Process, Numbers], tuple[Numbers, Numbers]]) -> Numbers:
         """Ask all processes, given their values, for means and spreads of L: (2, readings, gates, n)."""
@@ -163,19 +176,21 @@ class Guard:
         }
 
 
-def choose_gate(gates: Sequence[Gate], means: Numbers, spreads: Numbers) -> Verdict:
-    """Choose the gate by mean and spread of L for each (readings, gates)."""
+def choose_gate(
+    gates: Sequence[Gate], means: Numbers, spreads: Numbers, unlike: tuple[str, ...] = ()
+) -> Verdict:
+    """Choose the gate by mean and spread of L for each (readings, gates); none for an unlike view."""
     expected = 1 - np.exp(means + spreads**2 / 2)
     risks = special.ndtr(means / spreads).max(axis=0)
     found = [
         Verdict(gate, tuple(map(float, gains)), float(risk))
         for gate, gains, risk in zip(gates, expected.T, risks, strict=True)
     ]
-    allowed = [one for one in found if one.risk <= RISK and min(one.expected) > 0]
+    allowed = [one for one in found if one.risk <= RISK and min(one.expected) > 0 and not unlike]
     if allowed:
         return max(allowed, key=lambda one: (one.mean, one.gate.share))
     best = max(found, key=lambda one: one.mean)
-    return Verdict(Gate(0.0), best.expected, best.risk)
+    return Verdict(Gate(0.0), best.expected, best.risk, unlike)
 
 
 def mean_gate(gates: Sequence[Gate]) -> Gate:
@@ -206,7 +221,10 @@ def guard_of(folder: ModelFolder) -> Guard | None:
             gates=tuple(Gate(**{k: float(v) for k, v in gate.items()}) for gate in content["gates"]),
             values=np.array(content["values"], np.float64),
             processes=tuple(
-                tuple(Process(**{k: float(v) for k, v in one.items()}) for one in row)
+                tuple(
+                    Process(float(p["mean"]), float(p["signal"]), float(p["noise"]), tuple(p["lengths"]))
+                    for p in row
+                )
                 for row in content["processes"]
             ),
             corrections=np.array(content["corrections"], np.float32),
@@ -281,6 +299,9 @@ def _check(guard: Guard) -> None:
         raise ValueError(f"samples of {columns} features expected, got {guard.samples.shape}")
     if not rows == len(guard.gates) > 0:
         raise ValueError(f"{len(guard.gates)} gates, but {rows} rows of values")
+    lengths = {len(process.lengths) for row in guard.processes for process in row}
+    if lengths - {columns}:
+        raise ValueError(f"lengths of {columns} features expected, got {lengths}")
     if readings != len(READINGS) or [len(row) for row in guard.processes] != [rows] * readings:
         raise ValueError(f"values of {readings} readings, and processes of {len(guard.processes)}")
     if guard.corrections.shape != guard.shares.shape or not len(guard.shares):

@@ -1,6 +1,7 @@
-"""Gaussian process regression with one length scale (Rasmussen and Williams 2006), for some hundred samples.
+"""Gaussian process regression (Rasmussen and Williams 2006), for some hundred samples.
 
-It tells a mean and a spread. Away from all samples the spread grows, as nothing is known there.
+It tells a mean and a spread. Away from all samples the spread grows, as nothing is known there. Each feature
+has a length scale of its own, long where it tells little (automatic relevance determination: Neal 1996).
 """
 
 import math
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize
+from scipy.spatial import distance
 
 Numbers = NDArray[np.float64]
 
@@ -25,13 +27,13 @@ class Process:
     ----------
     mean : far from all samples
     signal, noise : standard deviations of the function, and of single samples around it
-    length : distance over which the function changes
+    lengths : distance along each feature over which the function changes
     """
 
     mean: float
     signal: float
     noise: float
-    length: float
+    lengths: tuple[float, ...]
 
     def at(self, places: Numbers, samples: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
         """Mean and standard deviation of new samples.
@@ -61,8 +63,8 @@ class Process:
         return float(0.5 * off @ linalg.cho_solve(factor, off) + np.log(np.diag(factor[0])).sum())
 
     def _covariances(self, first: Numbers, second: Numbers) -> Numbers:
-        squares = ((first[:, None] - second[None]) ** 2).sum(axis=-1)
-        covariances: Numbers = self.signal**2 * np.exp(-0.5 * squares / self.length**2)
+        scaled, others = first / self.lengths, second / self.lengths
+        covariances: Numbers = self.signal**2 * np.exp(-0.5 * distance.cdist(scaled, others, "sqeuclidean"))
         return covariances
 
     def _factor(self, samples: Numbers) -> tuple[Numbers, bool]:
@@ -75,15 +77,16 @@ class Process:
 def fit_process(samples: Numbers, values: Numbers) -> Process:
     """Return the process with the most probable numbers, given samples (n, features) and values (n)."""
     mean, spread = float(values.mean()), max(float(values.std()), _LEAST_SPREAD)
-    usual = np.log([spread, spread / 2, 2 * math.sqrt(samples.shape[1])])
+    features = samples.shape[1]
+    usual = np.log([spread, spread / 2, *[2 * math.sqrt(features)] * features])
 
     def process(logs: Numbers) -> Process:
-        signal, noise, length = (float(value) for value in np.exp(logs))
-        return Process(mean, signal, noise, length)
+        signal, noise, *lengths = (float(value) for value in np.exp(logs))
+        return Process(mean, signal, noise, tuple(lengths))
 
     def surprise(logs: Numbers) -> float:
         # log-normal priors keep in reason what few samples do not tell
         unusual = float((((logs - usual) / _PRIOR_SPREAD) ** 2).sum() / 2)
         return process(logs).surprise(samples, values) + unusual
 
-    return process(optimize.minimize(surprise, usual, method="Nelder-Mead").x)
+    return process(optimize.minimize(surprise, usual, method="L-BFGS-B").x)
