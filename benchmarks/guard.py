@@ -81,7 +81,6 @@ class Outcome:
     without: tuple[float, ...]
     guarded: tuple[float, ...]
     gate: float
-    sigma: float
     expected: float
     errors: NDArray[np.float64]
 
@@ -170,7 +169,6 @@ def outcome(case: Case, models: Path) -> Outcome:
         without,
         guarded,
         verdict.gate.share,
-        verdict.gate.sigma,
         verdict.mean,
         errors,
     )
@@ -202,9 +200,7 @@ def report(outcomes: list[Outcome], figure: Path | None) -> int:
             rows[one.group, one.channel].append(one)
             rows[one.group, "both"].append(one)
     titles = ("mean tf", "mean 3d", "5th perc.", f"below {LOSS}")
-    print_line(
-        f"{'':<33}" + "".join(f"{title:>16}" for title in titles) + f"{'kept':>8}{'smoothed':>10}{'gate':>7}"
-    )
+    print_line(f"{'':<33}" + "".join(f"{title:>16}" for title in titles) + f"{'kept':>8}{'gate':>7}")
     print_line(f"{'group, channel':<26}{'images':>7}" + f"{'plain':>8}{'guard':>8}" * 4)
     missed = []
     for group in GROUPS:
@@ -277,16 +273,14 @@ def draw(
 def figures_of(outcomes: list[Outcome]) -> dict[str, tuple[float, ...]]:
     """Figures of a row without and with the guard; percentiles and losses are of the worse reading."""
     without, guarded = (np.array([getattr(one, name) for one in outcomes]) for name in ("without", "guarded"))
-    kept, smoothed = (
-        float(np.mean([one.gate == 0 and (one.sigma == 0) == still for one in outcomes]))
-        for still in (True, False)
-    )
     return {
         **{f"mean {r}": (without[:, k].mean(), guarded[:, k].mean()) for k, r in enumerate(READINGS)},
         "p5": tuple(float(np.percentile(a.min(axis=1), 5)) for a in (without, guarded)),
         "losses": tuple(float(np.mean(a.min(axis=1) < LOSS)) for a in (without, guarded)),
-        "kept": (kept, smoothed),
-        "gate": (float(np.mean([one.gate for one in outcomes])),),
+        "gates": (
+            float(np.mean([one.gate == 0 for one in outcomes])),
+            float(np.mean([one.gate for one in outcomes])),
+        ),
     }
 
 
@@ -294,8 +288,8 @@ def shown(figures: dict[str, tuple[float, ...]]) -> str:
     """Figures of a row as text."""
     cells = "".join(f"{value:>+8.3f}" for name in ("mean tf", "mean 3d", "p5") for value in figures[name])
     plain, guard = figures["losses"]
-    kept, smoothed = figures["kept"]
-    return f"{cells}{plain:>8.1%}{guard:>8.1%}{kept:>8.0%}{smoothed:>10.0%}{figures['gate'][0]:>7.2f}"
+    kept, gate = figures["gates"]
+    return f"{cells}{plain:>8.1%}{guard:>8.1%}{kept:>8.0%}{gate:>7.2f}"
 
 
 def bars(figures: dict[str, tuple[float, ...]]) -> list[str]:

@@ -16,7 +16,6 @@ from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.model_folder import GUARD, ModelFolder, ModelSettings, open_model, save_model
 from lightsheet.core.volume import VolumeInfo
 from lightsheet.core.volumes import read_info, read_volume, write_volume
-from lightsheet.fuse import job
 from lightsheet.fuse.confidence import GainSums, GainTable, table_of
 from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
 from lightsheet.fuse.fuse_file import Fused, Fuser
@@ -91,7 +90,7 @@ def test_a_view_unlike_all_held_out_ones_is_kept_and_told_by_what() -> None:
     near = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.7 * 0.1})
     assert (near.gate.share, near.unlike) == (1.0, ())
     far = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.8 * 0.1})
-    assert (far.gate.keeps_view, far.unlike) == (True, ("contrast",))
+    assert (far.gate.share, far.unlike) == (0.0, ("contrast",))
     assert str(far) == "the view is kept, it is unlike all that the guard was fitted to, by contrast"
     assert far.record()["unlike"] == ["contrast"]
     assert guard.judge({"noise": 1.0, "contrast": 2.0}).unlike == ("noise", "contrast")
@@ -177,21 +176,6 @@ def test_where_no_gain_is_expected_the_view_is_kept_voxel_by_voxel(
     assert not list(tmp_path.glob(".*journal"))
 
 
-def test_a_view_is_smoothed_where_that_is_all_there_is_to_gain(
-    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job, "_VOXELS_AT_ONCE", 3 * SHAPE[1] * SHAPE[2])  # a few planes at a time
-    smooth = with_guard(folder, -1.0, gates=(Gate(0.0, sigma=0.8),) * 2)
-    fused, result = fuse(smooth, tmp_path, "smooth.tif")
-    assert fused.gate == 0.0
-    view = read_volume(tmp_path / "view.tif").data.astype(np.float32)
-    wanted = ndimage.gaussian_filter(view, 0.8, mode="nearest", truncate=4.0)
-    np.testing.assert_allclose(result, wanted, atol=0.6)
-    assert np.abs(wanted - view).max() > 20
-    record = read_info(tmp_path / "smooth.tif").metadata["lightsheet"]
-    assert (record["gate"], record["guard"]["model"]["sigma"]) == (0.0, 0.8)
-
-
 def test_the_part_of_the_view_that_remains_is_smoothed(folder: ModelFolder, tmp_path: Path) -> None:
     _, prediction = fuse(with_guard(folder, -1.0), tmp_path, "plain.tif", guard=False)
     half = with_guard(folder, -1.0, gates=(Gate(0.5, sigma=0.5),) * 2)
@@ -205,7 +189,7 @@ def test_the_part_of_the_view_that_remains_is_smoothed(folder: ModelFolder, tmp_
 def test_the_gate_of_several_models_is_their_mean() -> None:
     gates = [Gate(1.0), Gate(0.5, by_size=1.0, sigma=0.5), Gate(0.0)]
     assert mean_gate(gates) == Gate(0.5, pytest.approx(1 / 3), pytest.approx(1 / 6))
-    assert mean_gate([Gate(0.0), Gate(0.0)]).keeps_view
+    assert mean_gate([Gate(0.0), Gate(0.0)]) == Gate(0.0)
 
 
 @pytest.mark.parametrize("resume", [True, False])

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 WHOLE = Gate(1.0)
 GATES = (
-    Gate(0.0, sigma=0.5),
-    Gate(0.0, sigma=0.8),
     *(Gate(share, sigma=0.5) for share in (0.25, 0.5, 0.75)),
     WHOLE,
     *(Gate(share, by_size=1.0, sigma=0.5) for share in (0.5, 1.0)),
@@ -209,7 +207,7 @@ def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
     for number in range(with_guard.shape[1]):
         unlike = guard.unlike(guard.samples[number], np.delete(guard.samples, number, axis=0))
         gate = choose_gate(guard.gates, means[..., number], spreads[..., number], unlike).gate
-        if not gate.keeps_view:
+        if gate.share:
             with_guard[:, number] = scores[:, guard.gates.index(gate), number]
     return scores[:, guard.gates.index(WHOLE)], with_guard
 

@@ -47,7 +47,7 @@ class Fused:
     model : name of the model, or of several
     clipped_fraction : share of voxels outside 0 to 65535; 0 when done before
     filled_fraction : share of voxels that are the view's, because the time was over
-    gate : share of the correction that was applied; 0: the guard kept the view, or smoothed it
+    gate : share of the correction that was applied; 0: the guard kept the view
     """
 
     path: Path
@@ -142,9 +142,8 @@ class Fuser:
             job = Job(volume, view, given, output, record, further)
             job.trust = self._trust(job, models, choice.features)
             if job.trust is not None and job.trust.gate.share == 0:
-                normalization = self._prepared(job, models[0]).inputs.normalization
-                clipped = job.without_prediction(normalization, job.trust.gate.sigma)
-                return Fused(output, False, names, clipped, gate=0.0)
+                job.keep_view()
+                return Fused(output, False, names, gate=0.0)
             clipped, filled = self._predict(job, models, deadline)
         return Fused(
             output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate.share
@@ -187,7 +186,7 @@ class Fuser:
         job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
         gate = mean_gate([verdict.gate for _, _, verdict in found])
         job.record["gate"] = gate.share
-        gains = [v.expected if not v.gate.keeps_view else (0.0,) * len(v.expected) for _, _, v in found]
+        gains = [v.expected if v.gate.share else (0.0,) * len(v.expected) for _, _, v in found]
         expected = tuple(sum(some) / len(found) for some in zip(*gains, strict=True))
         folder, guard, _ = found[0]
         if self.settings.confidence and guard.gains is None:

@@ -11,8 +11,7 @@ that is unlike all held-out views in any feature, since nothing is known of such
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
-the view remains, it is smoothed slightly, since its noise is none of the fused volume's. Smoothing alone is
-one of the gates too, for views that a model does not know.
+the view remains, it is smoothed slightly, since its noise is none of the fused volume's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,19 +44,14 @@ class Gate:
 
     Attributes
     ----------
-    share : of every correction; with 0 the network has no say
+    share : of every correction; with 0 the result is the view, voxel by voxel
     by_size : how far corrections are weighted by their size as well, 0 (not) to 1
-    sigma : of the Gaussian that the view is smoothed by, voxels
+    sigma : of the Gaussian that smooths what remains of the view, voxels
     """
 
     share: float
     by_size: float = 0.0
     sigma: float = 0.0
-
-    @property
-    def keeps_view(self) -> bool:
-        """Whether the result is the view, voxel by voxel."""
-        return self.share == 0 and self.sigma == 0
 
 
 @dataclass(frozen=True)
@@ -101,10 +95,8 @@ class Verdict:
         if self.unlike:
             by = ", ".join(self.unlike)
             return f"the view is kept, it is unlike all that the guard was fitted to, by {by}"
-        if self.gate.keeps_view:
-            return f"the view is kept, as the best to be had is: {told}"
         if self.gate.share == 0:
-            return f"the view is smoothed (Gaussian, sigma {self.gate.sigma:g} voxels), not predicted: {told}"
+            return f"the view is kept, as the best to be had is: {told}"
         weighted = ", weighted by size" if self.gate.by_size else ""
         return f"{self.gate.share:.0%} of the correction is applied{weighted}: {told}"
 
@@ -270,7 +262,7 @@ def guarded(
         if trust.confidence and trust.guard.gains is not None:
             view = normalization.apply(volume.read(first, last))
             gain = trust.guard.gains.at(view, prediction, trust.gate.share)
-        base = smoothed_planes(volume, normalization, trust.gate.sigma, first, last)
+        base = _smoothed_planes(volume, normalization, trust.gate.sigma, first, last)
         yield mix(base, prediction, trust.gate, trust.guard.corrections, trust.guard.shares), gain
         first = last
 
@@ -283,7 +275,7 @@ def smoothed(view: Floats, sigma: float) -> Floats:
     return blurred
 
 
-def smoothed_planes(
+def _smoothed_planes(
     volume: Slabs, normalization: Normalization, sigma: float, first: int, last: int
 ) -> Floats:
     """Planes ``first`` to before ``last`` of the whole view smoothed, as normalised intensity."""

@@ -16,13 +16,11 @@ from lightsheet.core.progress import LOG
 from lightsheet.core.volume import Overrides, VolumeInfo
 from lightsheet.core.volumes import LazyVolume, volume_writer
 from lightsheet.fuse.confidence import PER_MILLE
-from lightsheet.fuse.guard import Trust, by_reading, guarded, smoothed_planes
+from lightsheet.fuse.guard import Trust, by_reading, guarded
 from lightsheet.fuse.inputs import NetworkInputs
 from lightsheet.fuse.loaded_model import LoadedModel
 from lightsheet.fuse.planning import PredictionPlan
 from lightsheet.fuse.runtime import Floats
-
-_VOXELS_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -56,25 +54,12 @@ class Job:
         found = guarded(planes, self.volume, normalization, self.trust)
         return ((normalization.undo(some), gain) for some, gain in found)
 
-    def without_prediction(self, normalization: Normalization, sigma: float) -> float:
-        """Write the view as the result, smoothed if the sigma is not 0; share of clipped voxels."""
-        what = f"smooths the view (sigma {sigma:g} voxels)" if sigma else "keeps the view as it is"
-        LOG.warning("%s: the guard %s (--no_guard: the prediction)", self.output, what)
+    def keep_view(self) -> None:
+        """Write the view as the result, voxel by voxel."""
+        LOG.warning("%s: the guard keeps the view as it is (--no_guard: the prediction)", self.output)
         nothing = np.zeros((1, *self.volume.shape_zyx[1:]), np.float32)
-        planes = (
-            (some, np.broadcast_to(nothing, some.shape)) for some in self._view_planes(normalization, sigma)
-        )
-        return self._write(planes, self.record)
-
-    def _view_planes(self, normalization: Normalization, sigma: float) -> Iterator[NDArray[Any]]:
-        if sigma == 0:  # voxel by voxel
-            yield from self.volume.slabs()
-            return
-        depth, height, width = self.volume.shape_zyx
-        step = max(1, _VOXELS_AT_ONCE // (height * width))
-        for first in range(0, depth, step):
-            last = min(first + step, depth)
-            yield normalization.undo(smoothed_planes(self.volume, normalization, sigma, first, last))
+        planes = ((some, np.broadcast_to(nothing, some.shape)) for some in self.volume.slabs())
+        self._write(planes, self.record)
 
     def write(self, planes: Iterator[tuple[Floats, Floats | None]], plan: PredictionPlan) -> float:
         """Write the result; share of clipped voxels."""
