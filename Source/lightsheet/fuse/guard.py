@@ -31,7 +31,7 @@ from lightsheet.fuse.process import Numbers, Process
 from lightsheet.fuse.runtime import Floats
 
 FORMAT_VERSION = 3
-RISK = 0.2
+RISK = 0.3
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
 BEYOND = 0.75
 """How far a feature may lie beyond those of all held-out views, in standard deviations of theirs."""
