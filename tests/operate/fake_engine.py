@@ -23,6 +23,7 @@ TAGS = [
     "slow",
     "worse",
     "writes",
+    "unstartable",
 ]
 
 
@@ -43,6 +44,9 @@ def run(arguments: list[str]) -> int:
     tag = arguments[-1]
     volumes = [arguments[i + 1].split(":") for i, word in enumerate(arguments) if word == "--volume"]
     given = {there: Path(here) for here, there, *_ in volumes}
+    if tag == "unstartable":
+        sys.stderr.write("Error: runc create failed: error setting rlimits: operation not permitted\n")
+        return 126
     (view,) = (given["/input"] / "images/fluorescence-lightsheet-3D-microscopy").iterdir()
     if view.read_bytes()[:2] != b"II":
         sys.stderr.write("error: expected a TIFF\n")

@@ -71,6 +71,8 @@ def test_a_good_image_passes_every_rule(capsys: pytest.CaptureFixture[str], tmp_
         ("untagged", "the platform's importer takes the result", "remedy: write a TIFF with XResolution"),
         ("worse", "the result is no worse than the image", "remedy: use the model for this channel"),
         ("worse", "voxel size, channel and study are kept", "study 9"),
+        ("unstartable", "it ends with exit code 0", "exit code 126"),
+        ("unstartable", "a file that is no image is an error", "exit code 126"),
     ],
 )
 def test_a_broken_rule_is_found_with_its_remedy(

@@ -223,12 +223,16 @@ def check_handed_on(trial: Trial) -> Iterator[Finding]:
     )
 
 
+# Exit codes of the engine itself: it failed, the command can't be run, there is no such command.
+_OF_ENGINE = (125, 126, 127)
+
+
 def check_refused(trial: Trial) -> Iterator[Finding]:
     """Check the job of a file that is no image: it must fail, and its last line must say why."""
     told = bool(trial.ended.error_lines)
     yield Finding(
         "a file that is no image is an error, told in the last line of stderr",
-        trial.ended.code not in (0, None) and told and not trial.files,
+        trial.ended.code not in (0, None, *_OF_ENGINE) and told and not trial.files,
         f"exit code {trial.ended.code}: {trial.ended.last_line}",
         "end with another exit code than 0, and say last what is wrong",
     )
