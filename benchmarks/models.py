@@ -14,6 +14,7 @@ are pairs. Their guards are fitted on the validation volumes, as they are and al
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from demo import CHANNELS, GROUPS, ROOT, run
 
 sys.path.insert(0, str(ROOT / "Source"))
 
+from lightsheet.cli.simulate import main as simulate_main
 from lightsheet.core.model_folder import GUARD, SETTINGS, load_state, open_model, save_model
 from lightsheet.fuse.openvino_runtime import has_openvino
 from lightsheet.simulate.presets import PRESETS
@@ -87,6 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--unseen", type=int, default=40, help="specimens of unseen studies for the guards")
     parser.add_argument("--unseen_shape", default="40,128,128", help="their size (Z,Y,X), voxels")
     parser.add_argument("--samples", type=int, default=120, help="views for each guard")
+    parser.add_argument("--workers", type=int, default=2, help="processes that simulate and convert")
     parser.add_argument("--seed", type=int, default=100, help="of specimens, lists and training")
     parser.add_argument("--only", nargs="+", default=MODELS, help="which models")
     parser.add_argument("--options", nargs="+", default=[], help="flags for train_script.py, no dashes")
@@ -96,15 +99,25 @@ def parse() -> argparse.Namespace:
 def simulate(arguments: argparse.Namespace) -> None:
     """Simulate and convert the volumes."""
     work, seed = arguments.output, ["--seed", arguments.seed]
-    common = ["--shape", arguments.shape, "--workers", 2, *seed]
+    common = ["--shape", arguments.shape, "--workers", arguments.workers, *seed]
     kinds = [(str(study), study, channel, arguments.volumes) for study, channel in SETS.values()]
     kinds += [("any", DRAWN_STUDY, channel, arguments.drawn) for channel in CHANNELS]
     for number, (study, label, channel, count) in enumerate(kinds):
         where = work / "tiff" / f"study{label}_{channel}"
         kind = ["--study", study, "--channel", channel, "--count", count, "--first_id", 1000 * number]
-        run("simulate_dataset.py", where, *kind, *common)
-    run("convert_images.py", work / "tiff", work / "h5", "--workers", 2)
+        simulate_dataset(where, *kind, *common)
+    run("convert_images.py", work / "tiff", work / "h5", "--workers", arguments.workers)
     divide(arguments)
+
+
+def simulate_dataset(*arguments: object) -> None:
+    """Run simulate_dataset.py in this process: there are many of it, and each start takes seconds."""
+    words = [str(argument) for argument in arguments]
+    sys.stdout.write(f"\n$ python Source/simulate_dataset.py {shlex.join(words)}\n")
+    sys.stdout.flush()
+    code = simulate_main(words)
+    if code:
+        raise SystemExit(code)
 
 
 def take(arguments: argparse.Namespace) -> None:
@@ -199,12 +212,14 @@ def unseen_lists(arguments: argparse.Namespace) -> dict[str, Path]:
         for study in studies:
             kind = ["--study", study, "--channel", channel, "--shape", arguments.unseen_shape, "--seed", seed]
             number = ["--count", max(1, arguments.unseen // len(studies)), "--first_id", 1000 * study]
-            run("simulate_dataset.py", work / "tiff" / f"study{study}_{channel}", *kind, *number)
+            where = work / "tiff" / f"study{study}_{channel}"
+            simulate_dataset(where, *kind, *number, "--workers", arguments.workers)
         drawn = work / "tiff" / f"drawn_{channel}"
         script = [sys.executable, str(ROOT / "benchmarks" / "unseen.py"), str(drawn)]
         count = ["--channel", channel, "--count", str(arguments.unseen), "--seed", str(seed)]
+        count += ["--workers", str(arguments.workers)]
         subprocess.run([*script, *count, "--shape", arguments.unseen_shape], check=True)
-    run("convert_images.py", work / "tiff", work / "h5", "--workers", 2)
+    run("convert_images.py", work / "tiff", work / "h5", "--workers", arguments.workers)
     return {name: guard_list(name, arguments) for name in MODELS}
 
 

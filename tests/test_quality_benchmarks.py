@@ -26,7 +26,7 @@ def bench(script: str, *arguments: object, code: int | None = 0) -> str:
 def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(tmp_path: Path) -> None:
     small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 4, "--unseen_shape", TINY]
     minutes = ["--minutes", 0.05, "--generalist_minutes", 0.03, "--set_minutes", 0.03]
-    short = [*minutes, "--samples", 10, "--patch_size", "16,16,16"]
+    short = [*minutes, "--samples", 10, "--patch_size", "16,16,16", "--workers", 1]
     names = ["Generalist", "Study1_Membrane"]
     options = ["--options", "feat_channels", 2, "samples_per_epoch", 20, "precision", "fp32"]
     flags = ["--output", tmp_path / "runs", "--models", tmp_path / "models", *small, *short]

@@ -367,7 +367,8 @@ def test_the_entry_of_the_image_fuses_by_itself(platform: Platform) -> None:
 def test_a_view_that_the_guard_keeps_is_handed_on(platform: Platform, models: Path) -> None:
     hopeless = shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "Hopeless")
     content = json.loads((SHIPPED / "Study3_Nucleus" / GUARD).read_text())
-    content["processes"] = [process | {"mean": 2.0, "length": 1e-3} for process in content["processes"]]
+    nowhere = {"mean": 2.0, "lengths": [1e-3] * len(content["features"])}
+    content["processes"] = [[process | nowhere for process in row] for row in content["processes"]]
     (hopeless / GUARD).write_text(json.dumps(content))
     view = platform.view()
     assert platform.run() == 0
