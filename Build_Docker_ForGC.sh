@@ -23,7 +23,8 @@ Builds the container image from this folder and writes the .tar.gz to upload to 
 
 Environment variables: CONTAINER_ENGINE (as --engine), LIGHTSHEET_ENGINE_FLAGS (flags before the engine's
 subcommand), LIGHTSHEET_BUILD_FLAGS (flags of 'build'), and PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS,
-which are handed to pip. With PIP_FIND_LINKS, the default --runtime_index is none.
+which are handed to pip. With PIP_FIND_LINKS the default --runtime_index is none, and where that folder has a
+wheel of PyTorch, the default --runtime of gpu and cpu is its version, whatever it was built for.
 TEXT
 }
 
@@ -63,7 +64,14 @@ case $variant in
     slim) default_runtime="openvino>=2026.1,<2027" default_index="" ;;
     *) fail "--variant: expected gpu, cpu or slim, got '$variant'" ;;
 esac
-[ -z "${PIP_FIND_LINKS:-}" ] || default_index=""
+if [ -n "${PIP_FIND_LINKS:-}" ]; then
+    default_index=""
+    wheel=$(compgen -G "$PIP_FIND_LINKS/torch-*.whl" | sort -V | tail -n 1 || true)
+    if [ -n "$wheel" ] && [ "$variant" != slim ]; then
+        version=${wheel##*/torch-}
+        default_runtime=torch==${version%%-*}
+    fi
+fi
 [ "$index_given" = yes ] || index=$default_index
 runtime=${runtime:-$default_runtime}
 tag=${tag:-lightsheet:$variant}

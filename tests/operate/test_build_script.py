@@ -60,6 +60,39 @@ def test_without_an_engine_it_says_what_to_install(tmp_path: Path) -> None:
     assert "expected docker or podman, got neither" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wheels", "runtime"),
+    [
+        ((), (), "torch==2.9.1"),
+        (
+            (),
+            ("torch-2.9.1-cp311-cp311-any.whl", "torch-2.13.0+cpu-cp311-cp311-any.whl"),
+            "torch==2.13.0+cpu",
+        ),
+        (("--variant", "cpu"), ("torchvision-0.1-any.whl",), "torch==2.13.0"),
+        (("--variant", "slim"), ("torch-2.13.0+cpu-cp311-cp311-any.whl",), "openvino>=2026.1,<2027"),
+        (("--runtime", "torch==2.8.0"), ("torch-2.13.0+cpu-cp311-cp311-any.whl",), "torch==2.8.0"),
+    ],
+)
+def test_the_runtime_is_the_variant_s_or_that_of_the_folder_of_wheels(
+    tmp_path: Path, arguments: tuple[str, ...], wheels: tuple[str, ...], runtime: str
+) -> None:
+    engine = tmp_path / "docker"
+    engine.write_text('#!/bin/sh\ncase "$1" in image) echo 1000000 ;; *) echo "$@" ;; esac\n')
+    engine.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    if wheels:
+        environment["PIP_FIND_LINKS"] = str(tmp_path)
+        for name in wheels:
+            (tmp_path / name).touch()
+    done = call("--no_save", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    assert f"--build-arg RUNTIME={runtime} " in done.stdout
+    gpu = "https://download.pytorch.org/whl/cu126"
+    wanted = gpu if not wheels else ""
+    assert f"--build-arg RUNTIME_INDEX={wanted} " in done.stdout
+
+
 def test_scripts_are_valid_shell() -> None:
     for script in (SCRIPT, ROOT / "Docker" / "test_run.sh", ROOT / "Docker" / "slim.sh"):
         assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
