@@ -1,30 +1,36 @@
 """What each part of the recipe is worth: the same training with one thing changed, on the same volumes.
 
-Reads the volumes and lists that models.py made (nuclei and membranes of all studies, and of drawn ones),
-trains every variant for the same time from each of some seeds, and scores it without its guard on the test
-images of fusion_quality.py: seen and unseen, mean N_SSIM of both readings, and losses by the worse one. The
-spread is that of the mean over the seeds. The variant with a global pass (global_pass.py) shares the time
-between its two networks. What is trained already is kept, so the command can be stopped.
-All images are simulated.
+Reads the volumes that models.py made (nuclei and membranes of all studies, and of drawn ones; a third of
+them), trains every variant for the same number of steps from each of some seeds, and scores it without its
+guard on test images of fusion_quality.py: seen and unseen, mean N_SSIM of both readings, and losses by the
+worse one. The spread is that of the mean over the seeds; the minutes are those of a training. The variant
+with a global pass (global_pass.py) shares the steps between its two networks. What is measured already is
+kept, so the command can be stopped. All images are simulated.
 """
 
 import argparse
+import json
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the trainings share the cores
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demo import CHANNELS, GROUPS, run
-from global_pass import as_channel, first_pass, train_global, with_global_pass
+from global_pass import as_channel, first_pass, train_global, with_global_pass, write_averages
 from lightsheet.core.axes import ZYX
+from lightsheet.core.files import written_beside
 from lightsheet.core.model_folder import SETTINGS, open_model
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.parity import predict_block
-from models import AUGMENTATIONS, BASE_PATCHES, GENERALIST, LOSS, PATCHES
+from models import AUGMENTATIONS, BASE_PATCHES, GENERALIST, LOSS, PATCHES, flags_of
 from quality_cases import SETS, Case, seen_case, unseen_case
 from quality_methods import View
 
@@ -37,6 +43,8 @@ RECIPE: dict[str, tuple[object, ...]] = {
 }
 GLOBAL_SHARE = 0.75
 GLOBAL = "global pass for light path"
+GLOBAL_FOLDER = "global"
+PARTS = ("train", "val")
 # Each variant replaces a part of the recipe, or adds flags.
 VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
     "recipe": {},
@@ -57,73 +65,103 @@ VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
 
 
 def main() -> int:
-    """Train what is not there yet, score, print the table."""
+    """Train and score what is not there yet, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("runs/models"), help="folder that models.py filled")
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="folder of trainings")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--minutes", type=float, default=4.0, help="training time of each")
+    parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of trainings")
-    parser.add_argument("--seen", type=int, default=3, help="test images of each of the seven sets")
-    parser.add_argument("--unseen", type=int, default=12, help="test images of drawn studies by channel")
+    parser.add_argument("--seen", type=int, default=2, help="test images of each of the seven sets")
+    parser.add_argument("--unseen", type=int, default=8, help="test images of drawn studies by channel")
     parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
+    parser.add_argument("--one_of", type=int, default=3, help="train on every so many-th volume of the lists")
+    parser.add_argument("--patch_size", default="32,64,64", help="patch (Z,Y,X), voxels")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time, each with one thread")
+    parser.add_argument("--options", nargs="+", default=[], help="flags for train_script.py, no dashes")
     arguments = parser.parse_args()
-    z, y, x = map(int, arguments.shape.split(","))
-    models = {
-        (variant, seed): train(variant, seed, arguments)
-        for seed in arguments.seeds
-        for variant in arguments.variants
-    }
-    first = {seed: first_network(seed, arguments) for seed in arguments.seeds if GLOBAL in arguments.variants}
-    views = [View(case) for case in cases(arguments.seen, arguments.unseen, (z, y, x))]
+    write_lists(arguments)
+    if GLOBAL in arguments.variants:
+        write_averages(arguments.data, arguments.output / GLOBAL_FOLDER)
+    # all of one seed before the next: what is there when it is stopped can be compared
+    jobs = [(variant, seed, arguments) for seed in arguments.seeds for variant in arguments.variants]
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        found = dict(zip(((v, s) for v, s, _ in jobs), pool.map(measured, jobs), strict=True))
     titles = "".join(f"{title:>18}" for title in ("seen tf", "seen 3d", "unseen tf", "unseen 3d"))
-    say(f"{'variant':<28}{titles}{'seen losses':>13}{'unseen':>8}")
+    say(f"{'variant':<28}{titles}{'seen losses':>13}{'unseen':>8}{'minutes':>9}")
     for variant in arguments.variants:
-        found = np.array(
-            [
-                scores(models[variant, seed], views, first[seed] if variant == GLOBAL else None)
-                for seed in arguments.seeds
-            ]
-        )
-        means, spread = found.mean(axis=0), found.std(axis=0)
+        mine = np.array([found[variant, seed] for seed in arguments.seeds])
+        means, spread = mine.mean(axis=0), mine.std(axis=0)
         cells = "".join(f"{m:>+11.3f} ± {s:.3f}" for m, s in zip(means[:4], spread[:4], strict=True))
-        say(f"{variant:<28}{cells}{means[4]:>13.1%}{means[5]:>8.1%}")
+        say(f"{variant:<28}{cells}{means[4]:>13.1%}{means[5]:>8.1%}{means[6]:>9.1f}")
     return 0
 
 
-def train(variant: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """Train a variant from a seed."""
+def measured(job: tuple[str, int, argparse.Namespace]) -> list[float]:
+    """Train a variant from a seed and score it; what was measured is kept beside the training."""
+    variant, seed, arguments = job
     name = "".join(letter if letter.isalnum() else "_" for letter in variant)
     target: Path = arguments.output / f"{name}_{seed}"
+    kept = target.with_suffix(".json")
+    z, y, x = map(int, arguments.shape.split(","))
+    setting = [arguments.steps, arguments.seen, arguments.unseen, z, y, x]
+    if kept.is_file():
+        known = json.loads(kept.read_text())
+        if known["setting"] == setting:
+            found: list[float] = known["found"]
+            return found
+    first = first_network(seed, arguments) if variant == GLOBAL else None
+    trained = train(variant, seed, target, arguments, first)
+    views = [View(case) for case in cases(arguments.seen, arguments.unseen, (z, y, x))]
+    minutes = open_model(trained).settings.training["minutes"]
+    found = [*scores(trained, views, first), float(str(minutes))]
+    kept.write_text(json.dumps({"setting": setting, "found": found}) + "\n")
+    return found
+
+
+def train(
+    variant: str, seed: int, target: Path, arguments: argparse.Namespace, first: LoadedModel | None
+) -> Path:
+    """Train a variant from a seed, unless that is done."""
     if (target / SETTINGS).is_file():
         return target
     parts = {**RECIPE, **VARIANTS[variant]}
     flags: list[object] = ["--image_groups", *parts["image_groups"], *parts["loss"], *parts["patches"]]
     if parts["augmentations"][0] is not None:
         flags += ["--augmentations", *parts["augmentations"]]
-    data, lists, minutes = arguments.data, lists_of(arguments.data), arguments.minutes
-    if variant == GLOBAL:
-        made = arguments.output / "global" / f"volumes_{seed}"
-        data = with_global_pass(data, lists, first_network(seed, arguments), made)
-        minutes *= GLOBAL_SHARE
+    data, lists, steps = arguments.data, lists_of(arguments.output), arguments.steps
+    if first is not None:
+        made = arguments.output / GLOBAL_FOLDER / f"volumes_{seed}"
+        data = with_global_pass(data, lists, first, made)
+        steps = round(GLOBAL_SHARE * steps)
     files = ["--data_root", data, "--train_list", lists[0], "--val_list", lists[1]]
-    budget = ["--patch_size", "32,64,64", "--max_minutes", minutes, "--seed", seed]
     # judged once, at the end: validation would take more time than training
-    budget += ["--samples_per_epoch", 1_000_000]
-    run("train_script.py", *flags, *files, *budget, *parts.get("more", ()), "--output_path", target)
+    budget = ["--patch_size", arguments.patch_size, "--epochs", 1, "--samples_per_epoch", steps]
+    more = [*parts.get("more", ()), *flags_of(arguments.options)]
+    run("train_script.py", *flags, *files, *budget, *more, "--seed", seed, "--output_path", target)
     return target
 
 
-def lists_of(data: Path) -> list[Path]:
+def write_lists(arguments: argparse.Namespace) -> None:
+    """Take a part of all volumes: so few steps see no more, and the weights are judged sooner."""
+    for part, target in zip(PARTS, lists_of(arguments.output), strict=True):
+        lines = (arguments.data / "lists" / f"{GENERALIST}_{part}.csv").read_text().splitlines(keepends=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(target) as partial:
+            partial.write_text("".join(lines[:: arguments.one_of]))
+
+
+def lists_of(output: Path) -> list[Path]:
     """Training and validation volumes."""
-    return [data / "lists" / f"{GENERALIST}_{part}.csv" for part in ("train", "val")]
+    return [output / "lists" / f"{part}.csv" for part in PARTS]
 
 
 def first_network(seed: int, arguments: argparse.Namespace) -> LoadedModel:
     """Train the network of the global pass, or take it from an earlier run."""
-    minutes = (1 - GLOBAL_SHARE) * arguments.minutes
-    lists = lists_of(arguments.data)
-    return train_global(arguments.data, lists, arguments.output / "global", minutes, seed)
+    folder = arguments.output / GLOBAL_FOLDER
+    budget = ["--epochs", 1, "--samples_per_epoch", round((1 - GLOBAL_SHARE) * arguments.steps)]
+    flags = [*budget, "--seed", seed, *flags_of(arguments.options)]
+    return train_global(lists_of(arguments.output), folder, f"network_{seed}", flags)
 
 
 def cases(seen: int, unseen: int, shape: ZYX) -> list[Case]:

@@ -34,25 +34,31 @@ LIGHT_SCALE_UM = 50.0  # as in training
 GROUPS = "data/raw_image,data/surface_distance"
 
 
-def train_global(data: Path, lists: list[Path], output: Path, minutes: float, seed: int) -> LoadedModel:
-    """Train the network of low resolution on averaged volumes.
+def write_averages(data: Path, output: Path) -> None:
+    """Average and convert all volumes of a folder that models.py filled; what is there is kept."""
+    averaged = output / "averaged"
+    for pattern in ("*_angle.tif", "*_fused.tif"):
+        for path in sorted((data / "tiff").glob(f"*/{pattern}")):
+            write_averaged(path, averaged / "tiff" / path.parent.name / path.name)
+    run("convert_images.py", averaged / "tiff", averaged / "h5", "--workers", 2)
+
+
+def train_global(lists: list[Path], output: Path, name: str, flags: list[object]) -> LoadedModel:
+    """Train the network of low resolution on averaged volumes, unless that is done.
 
     Parameters
     ----------
-    data : folder that models.py filled
-    lists : of training and validation volumes, relative to it
-    output : folder of averaged volumes, which are made once, and of the trainings
+    lists : of training and validation volumes
+    output : folder with the averaged volumes, and for the trainings
+    name : of the network
+    flags : more of train_script.py
     """
-    target, averaged = output / f"network_{seed}", output / "averaged"
+    target = output / name
     if not (target / SETTINGS).is_file():
-        for pattern in ("*_angle.tif", "*_fused.tif"):
-            for path in sorted((data / "tiff").glob(f"*/{pattern}")):
-                write_averaged(path, averaged / "tiff" / path.parent.name / path.name)
-        run("convert_images.py", averaged / "tiff", averaged / "h5", "--workers", 2)
+        averaged = output / "averaged"
         files = ["--data_root", averaged, "--train_list", lists[0], "--val_list", lists[1]]
-        budget = ["--patch_size", "16,32,32", "--max_minutes", minutes, "--seed", seed]
-        loss = ["--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1, "--samples_per_epoch", 1_000_000]
-        run("train_script.py", "--image_groups", GROUPS, *files, *budget, *loss, "--output_path", target)
+        loss = ["--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1, "--patch_size", "16,32,32"]
+        run("train_script.py", "--image_groups", GROUPS, *files, *loss, *flags, "--output_path", target)
     return load_model(open_model(target), "cpu")
 
 

@@ -174,10 +174,15 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
         start = base if name == GENERALIST else work / "trained" / GENERALIST
         rate = GENERALIST_RATE if name == GENERALIST else SPECIALIST_RATE
         recipe += [*PATCHES, "--pretrained", start, "--learning_rate", rate]
-    recipe += [word if number % 2 else f"--{word}" for number, word in enumerate(arguments.options)]
+    recipe += flags_of(arguments.options)
     if not (target / SETTINGS).is_file():
         run("train_script.py", "--image_groups", GROUPS, *files, "--output_path", target, *budget, *recipe)
     return target
+
+
+def flags_of(options: list[str]) -> list[str]:
+    """Return names and values as flags and values: dashes would make them flags of the benchmark."""
+    return [word if number % 2 else f"--{word}" for number, word in enumerate(options)]
 
 
 def ship(trained: Path, target: Path) -> None:

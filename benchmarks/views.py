@@ -8,6 +8,7 @@ the score against the number of views is the score against dose. All images are 
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -29,13 +30,14 @@ from quality_methods import View
 
 STUDIES = (1, 3)
 VIEWS = 4
+_EPOCH = 200
 
 
 def main() -> int:
     """Train, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/views"), help="folder of data and training")
-    parser.add_argument("--minutes", type=float, default=10.0, help="training time")
+    parser.add_argument("--steps", type=int, default=800, help="of training")
     parser.add_argument("--volumes", type=int, default=16, help="training specimens of each study")
     parser.add_argument("--images", type=int, default=6, help="held-out specimens of each study")
     parser.add_argument("--shape", default="48,128,128", help="size of all (Z,Y,X), voxels")
@@ -80,8 +82,9 @@ def train(arguments: argparse.Namespace) -> Path:
         files += [f"--{part}_list", target]
     model = work / "Views4_Nucleus"
     if not (model / SETTINGS).is_file():
-        budget = ["--max_minutes", arguments.minutes, "--patch_size", "32,64,64", "--seed", arguments.seed]
-        options = ["--views", VIEWS, "--samples_per_epoch", 200, "--image_groups", GROUPS]
+        budget = ["--epochs", math.ceil(arguments.steps / _EPOCH), "--samples_per_epoch", _EPOCH]
+        budget += ["--patch_size", "32,64,64", "--seed", arguments.seed]
+        options = ["--views", VIEWS, "--image_groups", GROUPS]
         run("train_script.py", *options, *files, *budget, "--output_path", model)
     return model
 

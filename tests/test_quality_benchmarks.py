@@ -46,6 +46,17 @@ def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(tmp_pat
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*") if path.is_file()}
     bench("models.py", *flags, "--only", *names, *options)
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*") if p.is_file()}
+    # what parts of the recipe are worth, on the same volumes
+    few = ["--seeds", 1, "--seen", 1, "--unseen", 1, "--shape", "16,32,32", "--patch_size", "16,16,16"]
+    parts = ["--variants", "recipe", "global pass for light path", "with physics", *few, "--workers", 1]
+    parts += ["--data", runs, "--output", tmp_path / "parts", "--steps", 4]
+    parts += ["--options", "feat_channels", 2, "precision", "fp32"]
+    told = bench("ablations.py", *parts)
+    rows = [line for line in told.splitlines() if " ± " in line]
+    assert [row[:28].rstrip() for row in rows] == ["recipe", "global pass for light path", "with physics"]
+    found = json.loads((tmp_path / "parts" / "with_physics_1.json").read_text())["found"]
+    assert [float(rows[2][28:].split()[0]), len(found)] == [pytest.approx(found[0], abs=6e-4), 7]
+    assert [row for row in bench("ablations.py", *parts).splitlines() if " ± " in row] == rows
     # on data of one's own, from the shipped generalist on: what there are pairs of
     own = ["--data", runs / "h5" / "study1_nucleus", "--output", tmp_path / "own", *short]
     bench("models.py", *own, "--models", tmp_path / "mine", "--options", "samples_per_epoch", 2)

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +131,9 @@ def test_view_and_path_are_turned_with_the_patch_but_their_optics_are_left(tmp_p
         assert numbers[-3:].tolist() == [2.0, 0.5, 0.5]
 
 
-def test_training_with_physics_logs_its_term_and_another_result(tmp_path: Path) -> None:
+def test_training_with_physics_logs_its_term_and_another_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_lists(tmp_path, shape=(16, 48, 48))
     plain = TrainSettings(
         tmp_path / "train.csv", tmp_path / "val.csv", tmp_path / "plain", data_root=tmp_path,
@@ -150,6 +154,14 @@ def test_training_with_physics_logs_its_term_and_another_result(tmp_path: Path) 
     assert said["training"]["use_physics"] is True
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("plain", "physics")]
     assert weights[0] != weights[1]
+    # a finished run that is only written again has no use for the physics of its volumes
+    shutil.rmtree(with_physics.output_path)
+    caplog.set_level(logging.INFO, "lightsheet")
+    caplog.clear()
+    train(with_physics)
+    assert (tmp_path / "physics" / "weights.safetensors").read_bytes() == weights[1]
+    assert "training is done already" in caplog.text
+    assert "physics of" not in caplog.text
 
 
 def test_numbers_that_are_given(tmp_path: Path) -> None:

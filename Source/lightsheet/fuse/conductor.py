@@ -220,9 +220,7 @@ def _ours(module: pl.LightningModule) -> FusionModule:
 
 
 def restore(module: FusionModule, content: dict[str, Any]) -> None:
-    """Fill network, average and course from a checkpoint; the optimizer follows when training starts."""
+    """Fill network and average from a checkpoint; the optimizer follows when training starts."""
     module.network.load_state_dict(content["network"])
     if module.average is not None:
         module.average.state = {name: value.clone() for name, value in content["average"].items()}
-    module.course.step = int(content["step"])
-    module.course.spent_s = float(content["elapsed_s"])

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -41,6 +42,10 @@ class Course:
     step: int = 0
     spent_s: float = 0.0
     _started: float | None = None
+
+    def go_on(self, content: dict[str, Any]) -> None:
+        """Take over how far a checkpoint had come."""
+        self.step, self.spent_s = int(content["step"]), float(content["elapsed_s"])
 
     def start(self) -> None:
         """Let the clock run."""

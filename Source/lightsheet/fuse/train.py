@@ -54,7 +54,14 @@ def train(settings: TrainSettings) -> Path:
     arithmetic = arithmetic_for(settings, accelerator, patch, network.stride_zyx)
     if settings.pretrained is not None and resumed is None:
         load_pretrained(network, settings.pretrained)
-    physics = _physics(settings, volumes)
+    samples = samples_per_epoch(settings, volumes.train, patch)
+    per_epoch = samples // (settings.batch_size * settings.devices)
+    seconds = None if settings.max_minutes is None else settings.max_minutes * 60
+    course = Course(per_epoch * settings.epochs, seconds)
+    if resumed is not None:
+        course.go_on(resumed)
+    finished = resumed is not None and course.progress >= 1.0
+    physics = None if finished else _physics(settings, volumes)
     dataset = PatchDataset(
         volumes.train,
         patch,
@@ -64,14 +71,9 @@ def train(settings: TrainSettings) -> Path:
         physics,
         relative=settings.use_fmc_loss,
     )
-    samples = samples_per_epoch(settings, volumes.train, patch)
-    per_epoch = samples // (settings.batch_size * settings.devices)
-    seconds = None if settings.max_minutes is None else settings.max_minutes * 60
-    course = Course(per_epoch * settings.epochs, seconds)
     module = FusionModule(network, settings, dataset, course, _workers(settings, accelerator))
     if resumed is not None:
         restore(module, resumed)
-    finished = resumed is not None and (course.progress >= 1.0)
     conductor = Conductor(
         settings, per_epoch, Validator(volumes.val, network, bf16=arithmetic == "bf16"), resumed
     )
