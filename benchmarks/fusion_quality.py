@@ -4,7 +4,7 @@
 sets of the challenge that the models know ("seen"), and of studies drawn from wider ranges than anything the
 models were trained on ("unseen"). With --real also views made of real stacks, by optics of microscopes that
 no model has seen. Networks are read, not trained; models.py and quality_rivals.py made them, with the same
-volumes and the same time.
+volumes and as many steps.
 
 Scores are N_SSIM, 0 for a copy of the view and 1 for the fused volume, of whole images under both readings of
 the challenge's SSIM (tf, 3d). The fifth percentile and the share of losses (below -0.02) are of the worse

@@ -5,7 +5,8 @@ Gaussian            sigma 0.442 voxels for nuclei, 0.5 for membranes: a submissi
 Richardson-Lucy     10 iterations with the point spread function that the view was simulated with (a user
                     would have to measure it), by scikit-image
 reference           recipe of team RWTH-GE: 3D U-Net with instance norm, image and surface distance,
-                    100 x (1 - SSIM) + L1, no augmentation; its prediction is the result
+                    100 x (1 - SSIM) + L1, no augmentation; its prediction is the result. Test images are
+                    smaller than its tiles, so it sees each as a whole: better for it than smaller tiles
  + difference       the same, blended with the view by the size of their difference (lWM, arXiv 2503.16075)
  + gate             the same, with tiles kept as they are where little is lit or little seems to be missing
                     (the idea of XU's entry; here the SSIM of view and prediction tells the latter)
@@ -19,12 +20,13 @@ ours, generalist    the one model for everything
 ours, by size       of the models for one study the one whose training images are nearest in size, the rule of
                     the reference
 
-The networks of the rivals were trained on the same volumes for the same time, see quality_rivals.py.
+The networks of the rivals were trained on the same volumes with as many steps, see quality_rivals.py.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +111,6 @@ def reference_model(channel: Channel) -> LoadedModel:
 def _of_reference(view: View) -> Floats:
     model = reference_model(view.case.channel)
     inputs = prepare_inputs(view.volume, model.settings)
-    model = model.for_volume(view.volume, inputs)
     return predict_block(model.program, model.runtime, view.channels(inputs))
 
 
@@ -156,9 +157,16 @@ def _two_means(values: Floats) -> float:
 
 def monai(view: View) -> Floats:
     """Predict by MONAI's U-Net."""
-    from quality_rivals import load_monai, predict_monai
+    from quality_rivals import predict_monai
 
-    return predict_monai(load_monai(RIVALS / f"Monai_{view.case.channel.title()}"), view.values)
+    return predict_monai(_monai_network(view.case.channel), view.values)
+
+
+@lru_cache(maxsize=2)
+def _monai_network(channel: Channel) -> Any:
+    from quality_rivals import load_monai
+
+    return load_monai(RIVALS / f"Monai_{channel.title()}")
 
 
 Chooser = Callable[[View], ModelFolder]

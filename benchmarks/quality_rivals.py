@@ -1,9 +1,10 @@
-"""Train the networks that the quality benchmark compares with, on the data and for the time of our models.
+"""Train the networks that the quality benchmark compares with, on the data and with the steps of our models.
 
 ``python benchmarks/quality_rivals.py --data runs/models`` needs the volumes and lists that models.py made.
 What it writes, resources/rivals, is for the benchmark alone: nothing else reads it. Networks that are there
-are not trained again. Each rival has one network for each channel, for all studies: more data and time for it
-than a network for each study would have, and the right one is always taken.
+are not trained again. Each rival has one network for each channel, for all studies: more data for it than a
+network for each study would have, and the right one is always taken. The steps of a rival's two networks
+together are those of all our models (10,300).
 """
 
 import argparse
@@ -37,12 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("runs/models"), help="folder that models.py filled")
     parser.add_argument("--output", type=Path, default=RIVALS, help="folder of the networks")
-    parser.add_argument("--minutes", type=float, default=28.5, help="training time for each network")
-    parser.add_argument(
-        "--steps",
-        type=int,
-        help="train for so many steps in place: what that time gives where nothing else runs",
-    )
+    parser.add_argument("--steps", type=int, default=5200, help="of training, for each network")
     parser.add_argument("--only", nargs="+", default=NETWORKS, choices=NETWORKS, help="which networks")
     parser.add_argument("--patch_size", default="32,64,64", help="as our models are trained with")
     parser.add_argument("--seed", type=int, default=100)
@@ -69,11 +65,8 @@ def train_reference(arguments: argparse.Namespace, name: str, lists: list[Path])
     """Train by the reference's recipe, in the arithmetic of ours, which gives it twice the steps."""
     trained = arguments.data / "rivals" / name
     files = ["--data_root", arguments.data / "h5", "--train_list", lists[0], "--val_list", lists[1]]
-    budget = ["--patch_size", arguments.patch_size, "--samples_per_epoch", _EPOCH]
-    if arguments.steps is None:
-        budget += ["--max_minutes", arguments.minutes]
-    else:
-        budget += ["--epochs", math.ceil(arguments.steps / _EPOCH)]
+    epochs = math.ceil(arguments.steps / _EPOCH)
+    budget = ["--patch_size", arguments.patch_size, "--samples_per_epoch", _EPOCH, "--epochs", epochs]
     options = ["--settings", REFERENCE, *budget, "--seed", arguments.seed, "--precision", "auto"]
     run("train_script.py", *options, *files, "--output_path", trained)
     model = open_model(trained)
@@ -100,9 +93,8 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
     z, y, x = map(int, arguments.patch_size.split(","))
     patches = PatchDataset(pairs, (z, y, x), 0.75, AugmentSettings(), arguments.seed)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    started, step = time.monotonic(), 0
-    seconds = 60 * arguments.minutes
-    while time.monotonic() - started < seconds if arguments.steps is None else step < arguments.steps:
+    started = time.monotonic()
+    for step in range(arguments.steps):
         channels, fused, _ = patches[step]
         with torch.autocast("cpu", torch.bfloat16):
             prediction = network(channels[None])
@@ -110,7 +102,9 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
+        if step % _EPOCH == 0:
+            sys.stdout.write(f"{name}: step {step}, {(time.monotonic() - started) / 60:.1f} min\n")
+            sys.stdout.flush()
     from safetensors.torch import save
 
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
@@ -118,9 +112,9 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
         partial.mkdir()
         (partial / WEIGHTS).write_bytes(save(state))
         minutes = (time.monotonic() - started) / 60
-        record = {"steps": step, "minutes": minutes, "volumes": len(pairs), "seed": arguments.seed}
+        record = {"steps": arguments.steps, "minutes": minutes, "volumes": len(pairs), "seed": arguments.seed}
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    sys.stdout.write(f"{target}: {step} steps\n")
+    sys.stdout.write(f"{target}: written\n")
 
 
 def monai_unet() -> Any:
