@@ -63,19 +63,21 @@ class Case:
         return (1 / (1 / one.sheet_waist_um**2 + 1 / one.psf_axial_um**2)) ** 0.5, one.psf_lateral_um
 
 
-def seen_case(channel: Channel, study: int, number: int, shape: ZYX, views: int = 1) -> Case:
+def seen_case(
+    channel: Channel, study: int, number: int, shape: ZYX, views: int = 1, seed: int = SEED
+) -> Case:
     """Specimen of a study that the models were trained on."""
-    pair = simulate_pair(study, channel, (SEED, study, number), shape, keep_views=views)
+    pair = simulate_pair(study, channel, (seed, study, number), shape, keep_views=views)
     return _case("seen", channel, study, f"study {study}, {channel} {number}", pair)
 
 
-def unseen_case(channel: Channel, number: int, shape: ZYX, views: int = 1) -> Case:
+def unseen_case(channel: Channel, number: int, shape: ZYX, views: int = 1, seed: int = SEED) -> Case:
     """Specimen of a study of its own, drawn from ranges wider than anything the models were trained on."""
-    pair = drawn_pair(channel, (SEED, DRAWN_STUDY, number), shape, WIDE, keep_views=views)
+    pair = drawn_pair(channel, (seed, DRAWN_STUDY, number), shape, WIDE, keep_views=views)
     return _case("unseen", channel, None, f"drawn study, {channel} {number}", pair)
 
 
-def real_cases(folder: Path, path: Path, channel: Channel) -> list[Case]:
+def real_cases(folder: Path, path: Path, channel: Channel, seed: int = SEED) -> list[Case]:
     """Make views of a real stack, by the optics of each study on microscopes unlike those of the training."""
     with open_volume(path) as volume:
         if volume.info.spacing_um is None or min(volume.shape_zyx) < _SMALLEST_STACK:
@@ -84,8 +86,8 @@ def real_cases(folder: Path, path: Path, channel: Channel) -> list[Case]:
     stack = stack[:, : _STACK_ZYX[1], : _STACK_ZYX[2]]
     found = []
     for number, study in enumerate(PRESETS):
-        vary = other_microscope(np.random.default_rng([SEED, number]))
-        pair = pair_from_stack(stack, spacing, PRESETS[study], (SEED, number), path.name, vary=vary)
+        vary = other_microscope(np.random.default_rng([seed, number]))
+        pair = pair_from_stack(stack, spacing, PRESETS[study], (seed, number), path.name, vary=vary)
         name = f"{path.relative_to(folder)}, optics {study}"
         found.append(_case("real", channel, None, name, pair))
     return found
