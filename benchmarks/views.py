@@ -37,7 +37,7 @@ def main() -> int:
     """Train, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/views"), help="folder of data and training")
-    parser.add_argument("--steps", type=int, default=500, help="of training")
+    parser.add_argument("--steps", type=int, default=600, help="of training")
     parser.add_argument("--volumes", type=int, default=16, help="training specimens of each study")
     parser.add_argument("--images", type=int, default=6, help="held-out specimens of each study")
     parser.add_argument("--shape", default="48,128,128", help="size of all (Z,Y,X), voxels")
