@@ -104,12 +104,14 @@ def measured(job: tuple[str, int, argparse.Namespace]) -> list[float]:
     target: Path = arguments.output / f"{name}_{seed}"
     kept = target.with_suffix(".json")
     z, y, x = map(int, arguments.shape.split(","))
-    setting = [arguments.steps, arguments.seen, arguments.unseen, z, y, x]
+    names = ("steps", "one_of", "patch_size", "options", "seen", "unseen", "shape")
+    setting = {one: getattr(arguments, one) for one in names}
     if kept.is_file():
         known = json.loads(kept.read_text())
-        if known["setting"] == setting:
-            found: list[float] = known["found"]
-            return found
+        if known["setting"] != setting:
+            raise SystemExit(f"{kept}: expected {setting}, got {known['setting']}; give another --output")
+        measured_before: list[float] = known["found"]
+        return measured_before
     first = first_network(seed, arguments) if variant == GLOBAL else None
     trained = train(variant, seed, target, arguments, first)
     views = [View(case) for case in cases(arguments.seen, arguments.unseen, (z, y, x))]
