@@ -45,7 +45,9 @@ FIRST_UNSEEN = 50_000
 # Share of patches around a voxel of the specimen, and samples between validations: of the base, and after it.
 BASE_PATCHES = ("--foreground_share", 0.75, "--samples_per_epoch", 400)
 PATCHES = ("--foreground_share", 0.25, "--samples_per_epoch", 200)
-GENERALIST_RATE, SPECIALIST_RATE = 5e-4, 3e-4
+GENERALIST_RATE, SPECIALIST_RATE = 2e-4, 3e-4
+# Views for the generalist's guard, for each one of a model for one study: it gets all that is unlike these.
+GENERALIST_SAMPLES = 3
 
 
 def main() -> int:
@@ -65,7 +67,8 @@ def main() -> int:
         export(name, arguments)
     for name in wanted:
         if not (arguments.models / name / GUARD).is_file():
-            samples = ["--samples", arguments.samples, "--seed", arguments.seed]
+            times = GENERALIST_SAMPLES if name == GENERALIST else 1
+            samples = ["--samples", times * arguments.samples, "--seed", arguments.seed]
             lists = ["--val_list", held_out[name], "--data_root", arguments.output]
             run("calibrate_guard.py", arguments.models / name, *lists, *samples)
     return 0
@@ -80,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
     parser.add_argument("--data", type=Path, help="converted pairs to train on, in place of simulated ones")
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of the base")
-    parser.add_argument("--generalist_minutes", type=float, default=8.0, help="of the generalist, from it")
+    parser.add_argument("--generalist_minutes", type=float, default=40.0, help="of the generalist, from it")
     parser.add_argument("--set_minutes", type=float, default=2.0, help="of each of the others, from that")
     parser.add_argument("--volumes", type=int, default=12, help="simulated volumes of each study and channel")
     parser.add_argument("--drawn", type=int, default=40, help="volumes of drawn studies for each channel")
@@ -88,7 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patch_size", default="32,64,64", help="training patch (Z,Y,X), voxels")
     parser.add_argument("--unseen", type=int, default=40, help="specimens of unseen studies for the guards")
     parser.add_argument("--unseen_shape", default="40,128,128", help="their size (Z,Y,X), voxels")
-    parser.add_argument("--samples", type=int, default=120, help="views for each guard")
+    parser.add_argument("--samples", type=int, default=120, help="views for a guard; generalist: 3 times")
     parser.add_argument("--workers", type=int, default=2, help="processes that simulate and convert")
     parser.add_argument("--seed", type=int, default=100, help="of specimens, lists and training")
     parser.add_argument("--only", nargs="+", default=MODELS, help="which models")

@@ -79,9 +79,10 @@ def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
         left = losses_left(dataclasses.replace(one, prediction=prediction), plain)
         assert left[:, GATES.index(WHOLE)] == pytest.approx(wanted, abs=1e-4)
     found = dict(zip(GATES, losses_left(one, plain).T, strict=True))
-    by_gate = [found[gate] for gate in (*(Gate(share, sigma=0.5) for share in (0.25, 0.5, 0.75)), WHOLE)]
-    assert by_gate[-1].max() < -0.3
-    assert (np.diff(by_gate[:3], axis=0) < 0).all()
+    for sigma in (0.0, 0.5):
+        by_gate = [found[Gate(share, sigma=sigma)] for share in (0.25, 0.5, 0.75)]
+        assert (np.diff(by_gate, axis=0) < 0).all()
+    assert found[WHOLE].max() < -0.3
     for reading, left in zip(READINGS, found[WHOLE], strict=True):
         score = nssim(one.prediction, one.view, one.fused, reading)
         assert left == pytest.approx(math.log(1 - score), abs=1e-4)
@@ -92,6 +93,20 @@ def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
     for gate, left in nothing.items():
         assert left == pytest.approx(smooth if gate.by_size else found[gate], abs=1e-4)
     assert np.isnan(losses_left(dataclasses.replace(one, fused=one.view), plain)).all()
+
+
+def test_what_remains_of_a_view_that_lacks_little_is_left_sharp() -> None:
+    samples = []
+    for number in range(16):
+        fused, *errors = np.random.default_rng(number).random((3, 16, 24, 24), np.float32)
+        errors = [0.1 * error for error in errors]
+        samples.append(Sample({"quality": 1.0}, fused + errors[0], fused + 1.2 * errors[1], fused))
+    guard = fit_guard(samples, "model")
+    worth = dict(zip(guard.gates, guard.values.mean(axis=-1).max(axis=0), strict=True))
+    assert worth[Gate(0.5)] < -0.3
+    assert worth[Gate(0.5, sigma=0.5)] > 0.0
+    assert worth[WHOLE] > 0.0
+    assert guard.judge({"quality": 1.0}).gate == Gate(0.5)
 
 
 def test_weighting_by_size_is_one_of_the_gates_and_wins_where_large_corrections_are_wrong() -> None:

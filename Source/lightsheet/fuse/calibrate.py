@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WHOLE = Gate(1.0)
 GATES = (
-    *(Gate(share, sigma=0.5) for share in (0.25, 0.5, 0.75)),
+    *(Gate(share, sigma=sigma) for sigma in (0.0, 0.5) for share in (0.25, 0.5, 0.75)),
     WHOLE,
     *(Gate(share, by_size=1.0, sigma=0.5) for share in (0.5, 1.0)),
 )
