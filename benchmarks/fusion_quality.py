@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--seen", type=int, default=6, help="images of each of the seven sets")
     parser.add_argument("--unseen", type=int, default=24, help="images of drawn studies for each channel")
     parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
-    parser.add_argument("--seed", type=int, default=910_000, help="of the images")
+    parser.add_argument("--seed", type=int, default=920_000, help="of the images")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
     parser.add_argument(
         "--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *CHOICES], help="which of the rows"

@@ -90,7 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=40, help="specimens of each group and channel")
     parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
-    parser.add_argument("--seed", type=int, default=7000, help="first seed of the specimens")
+    parser.add_argument("--seed", type=int, default=30_000, help="first seed of the specimens")
     parser.add_argument("--models", type=Path, default=ROOT / "resources" / "models", help="folder of models")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
     parser.add_argument("--figure", type=Path, help="PNG of what was expected and what came")
@@ -108,7 +108,8 @@ def main() -> int:
         for found in pool.map(simulated, jobs):
             outcomes += found
         if arguments.real is not None:
-            stacks = [(arguments.real, *stack, arguments.models) for stack in real_stacks(arguments.real)]
+            places = arguments.real, arguments.seed, arguments.models
+            stacks = [(*places, *stack) for stack in real_stacks(arguments.real)]
             for found in pool.map(real, stacks):
                 outcomes += found
     print_line(f"{len(outcomes)} images of {arguments.shape} voxels, {time.monotonic() - started:.0f} s")
@@ -184,10 +185,10 @@ def loaded(folder: Path) -> tuple[LoadedModel, Guard]:
     return load_model(opened, "cpu"), guard
 
 
-def real(job: tuple[Path, Path, Channel, Path]) -> list[Outcome]:
+def real(job: tuple[Path, int, Path, Path, Channel]) -> list[Outcome]:
     """Degrade a real stack by optics the models have not seen, and judge the model's result."""
-    folder, path, channel, models = job
-    made = real_cases(folder, path, channel)
+    folder, seed, models, path, channel = job
+    made = real_cases(folder, path, channel, seed)
     found = (Case("real", channel, GENERALIST, one.view, one.fused, one.spacing_um) for one in made)
     return [outcome(case, models) for case in found]
 
