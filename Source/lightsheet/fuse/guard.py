@@ -34,7 +34,7 @@ from lightsheet.fuse.runtime import Floats
 FORMAT_VERSION = 3
 RISK = 0.3
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
-BEYOND = 0.75
+BEYOND = 0.4
 """How far a feature may lie beyond those of all held-out views, in standard deviations of theirs."""
 _TRUNCATE = 4.0
 
