@@ -11,8 +11,8 @@ that is unlike all held-out views in any feature, since nothing is known of such
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
-the view remains, it is smoothed slightly with most gates, since its noise is none of the fused volume's; a view
-with next to no noise is better left sharp.
+the view remains, most gates smooth it slightly, since its noise is none of the fused volume's; a view with
+next to no noise is better left sharp.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
