@@ -88,9 +88,9 @@ def test_a_view_unlike_all_held_out_ones_is_kept_and_told_by_what() -> None:
     guard = dataclasses.replace(
         guard, samples=samples, centre=np.array([5.0, 3.0]), spread=np.array([2.0, 0.1])
     )
-    near = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.7 * 0.1})
+    near = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.35 * 0.1})
     assert (near.gate.share, near.unlike) == (1.0, ())
-    far = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.8 * 0.1})
+    far = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.45 * 0.1})
     assert (far.gate.share, far.unlike) == (0.0, ("contrast",))
     assert str(far) == "the view is kept, it is unlike all that the guard was fitted to, by contrast"
     assert far.record()["unlike"] == ["contrast"]
