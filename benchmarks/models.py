@@ -46,7 +46,7 @@ FIRST_UNSEEN = 50_000
 BASE_PATCHES = ("--foreground_share", 0.75, "--samples_per_epoch", 400)
 PATCHES = ("--foreground_share", 0.25, "--samples_per_epoch", 200)
 GENERALIST_RATE, SPECIALIST_RATE = 2e-4, 3e-4
-# Views for the generalist's guard, for each one of a model for one study: it gets all that is unlike these.
+# The generalist's guard is fitted to so many times the views of another's: it gets all that no other fits.
 GENERALIST_SAMPLES = 3
 
 
