@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightsheet.fuse.process import Process, fit_process
+from lightsheet.fuse.process import Process, fit_process, fit_scatter, process_of
 
 
 def samples(number: int = 40, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -68,3 +68,23 @@ def test_values_that_are_all_the_same_do_no_harm() -> None:
     mean, spread = process.at(places, places, np.full(10, -0.5))
     np.testing.assert_allclose(mean, -0.5)
     assert spread.max() < 0.1
+
+
+def test_scatter_that_differs_from_place_to_place_is_found_and_right_on_average() -> None:
+    rng = np.random.default_rng(2)
+    places = rng.uniform(-2, 2, (300, 2))
+    true = np.where(places[:, 0] > 0, 0.9, 0.3)
+    values = true * rng.normal(size=(3, 300))
+    told = np.zeros((3, 300)), np.full((3, 300), 0.5)
+    process, logs = fit_scatter(places, *told, values)
+    more, _ = process.at(np.array([[-1.5, 0.0], [1.5, 0.0]]), places, logs)
+    np.testing.assert_allclose(0.5 * np.exp(more / 2), [0.3, 0.9], rtol=0.2)
+    each, _ = process.without_each(places, logs)
+    assert np.mean((values / (0.5 * np.exp(each / 2))) ** 2) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_process_is_read_as_it_was_written() -> None:
+    process = Process(0.1, 0.9, 0.2, (1.3, 0.8))
+    assert process_of(vars(process)) == process
+    with pytest.raises(KeyError):
+        process_of({"mean": 0.0})

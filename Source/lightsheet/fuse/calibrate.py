@@ -23,7 +23,7 @@ from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.measure import measure
 from lightsheet.fuse.parity import predict_block
-from lightsheet.fuse.process import Numbers, fit_process
+from lightsheet.fuse.process import Numbers, Process, fit_process, fit_scatter
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.stream import ChannelReader
 
@@ -163,10 +163,33 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
     centre, spread = places.mean(axis=0), np.maximum(places.std(axis=0), _LEAST_SPREAD)
     places = (places - centre) / spread
     processes = tuple(tuple(fit_process(places, one) for one in row) for row in values)
+    scatters, scattered = zip(
+        *(scatter_of(places, *one) for one in zip(values, processes, strict=True)), strict=True
+    )
     gains = GainSums()
     for sample, _ in scored:
         gains.add(sample.view, sample.prediction, sample.fused)
-    return Guard(names, centre, spread, places, GATES, values, processes, _CORRECTIONS, shares, gains.table())
+    return Guard(
+        features=names,
+        centre=centre,
+        spread=spread,
+        samples=places,
+        gates=GATES,
+        values=values,
+        processes=processes,
+        scatters=scatters,
+        scattered=np.array(scattered),
+        corrections=_CORRECTIONS,
+        shares=shares,
+        gains=gains.table(),
+    )
+
+
+def scatter_of(places: Numbers, values: Numbers, processes: Sequence[Process]) -> tuple[Process, Numbers]:
+    """Scatter of one reading, from how far each sample is off what the others tell, over the gates."""
+    pairs = zip(processes, values, strict=True)
+    told = np.array([process.without_each(places, one) for process, one in pairs])
+    return fit_scatter(places, told[:, 0], told[:, 1], values)
 
 
 def fit_shares(samples: Sequence[Sample]) -> Floats:

@@ -4,10 +4,12 @@ The score of the challenge is relative to the view, so that keeping the view sco
 result costs more than many good ones gain. With L = log(1 - N_SSIM), a copy of the view has L = 0, and a
 result is the better the lower L is. For each of some gates and each reading of the challenge's SSIM, a
 Gaussian process fitted to held-out volumes (`fuse.calibrate`) tells mean and spread of L from the evidence
-(`fuse.evidence`). With L normally distributed, the expected N_SSIM is 1 - exp(mean + spread^2 / 2): an
-unsure guess counts less than a sure one. The gate with the largest expectation, over the readings, is taken
-of those with which a loss is not too likely in any of them. If there is none, the view is kept; so is one
-that is unlike all held-out views in any feature, since nothing is known of such.
+(`fuse.evidence`). Some kinds of views scatter more than others; a further process tells by how much (most
+likely heteroscedastic Gaussian process: Kersting et al., ICML 2007). With L normally distributed, the
+expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure one. The gate with
+the largest expectation, over the readings and less what the chance of a loss counts, is taken of those with
+which a loss is not too likely in any reading. If there is none, the view is kept; so is one that is unlike
+all held-out views in any feature, since nothing is known of such.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -28,12 +30,14 @@ from lightsheet.core.model_folder import ModelFolder
 from lightsheet.core.progress import LOG
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.confidence import GainTable, table_of
-from lightsheet.fuse.process import Numbers, Process
+from lightsheet.fuse.process import Numbers, Process, process_of
 from lightsheet.fuse.runtime import Floats
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 RISK = 0.3
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
+LOSS_COUNTS = 1.0
+"""Gates are compared by the N_SSIM they promise less this times the risk: a loss may be deeper than told."""
 BEYOND = 0.4
 """How far a feature may lie beyond those of all held-out views, in standard deviations of theirs."""
 _TRUNCATE = 4.0
@@ -114,6 +118,8 @@ class Guard:
     gates : what was tried
     values : L of each sample for each gate (readings, gates, n)
     processes : one for each of these, reading by reading
+    scatters : for each reading the process of the logarithm of how much larger than usual the variance is
+    scattered : its values (readings, n)
     corrections, shares : sizes of a correction (normalised intensity), ascending, and the share to apply of
         them where they are weighted by size
     gains : where in a volume a gain is to be expected; None in files of earlier versions
@@ -126,6 +132,8 @@ class Guard:
     gates: tuple[Gate, ...]
     values: Numbers
     processes: tuple[tuple[Process, ...], ...]
+    scatters: tuple[Process, ...]
+    scattered: Numbers
     corrections: Floats
     shares: Floats
     gains: GainTable | None = None
@@ -145,7 +153,9 @@ class Guard:
         """Ask all processes, given their values, for means and spreads of L: (2, readings, gates, n)."""
         rows = zip(self.processes, self.values, strict=True)
         told = np.array([[ask(*one) for one in zip(*row, strict=True)] for row in rows])
-        return np.moveaxis(told, 2, 0)
+        means, spreads = np.moveaxis(told, 2, 0)
+        more = np.array([ask(*one)[0] for one in zip(self.scatters, self.scattered, strict=True)])
+        return np.stack([means, spreads * np.exp(more / 2)[:, None]])
 
     def apply(self, view: Floats, prediction: Floats, gate: Gate) -> Floats:
         """Return the result of view and prediction, contiguous and of one shape, normalised intensities."""
@@ -163,6 +173,8 @@ class Guard:
             "gates": [vars(gate) for gate in self.gates],
             "values": _listed(self.values),
             "processes": [[vars(process) for process in row] for row in self.processes],
+            "scatters": [vars(process) for process in self.scatters],
+            "scattered": _listed(self.scattered),
             "corrections": _listed(self.corrections),
             "shares": _listed(self.shares),
             "gains": None if self.gains is None else self.gains.as_json(),
@@ -181,7 +193,7 @@ def choose_gate(
     ]
     allowed = [one for one in found if one.risk <= RISK and min(one.expected) > 0 and not unlike]
     if allowed:
-        return max(allowed, key=lambda one: (one.mean, one.gate.share))
+        return max(allowed, key=lambda one: (one.mean - LOSS_COUNTS * one.risk, one.gate.share))
     best = max(found, key=lambda one: one.mean)
     return Verdict(Gate(0.0), best.expected, best.risk, unlike)
 
@@ -213,13 +225,9 @@ def guard_of(folder: ModelFolder) -> Guard | None:
             samples=np.array(content["samples"], np.float64),
             gates=tuple(Gate(**{k: float(v) for k, v in gate.items()}) for gate in content["gates"]),
             values=np.array(content["values"], np.float64),
-            processes=tuple(
-                tuple(
-                    Process(float(p["mean"]), float(p["signal"]), float(p["noise"]), tuple(p["lengths"]))
-                    for p in row
-                )
-                for row in content["processes"]
-            ),
+            processes=tuple(tuple(map(process_of, row)) for row in content["processes"]),
+            scatters=tuple(map(process_of, content["scatters"])),
+            scattered=np.array(content["scattered"], np.float64),
             corrections=np.array(content["corrections"], np.float32),
             shares=np.array(content["shares"], np.float32),
             gains=None if content.get("gains") is None else table_of(content["gains"]),
@@ -292,11 +300,13 @@ def _check(guard: Guard) -> None:
         raise ValueError(f"samples of {columns} features expected, got {guard.samples.shape}")
     if not rows == len(guard.gates) > 0:
         raise ValueError(f"{len(guard.gates)} gates, but {rows} rows of values")
-    lengths = {len(process.lengths) for row in guard.processes for process in row}
+    lengths = {len(process.lengths) for row in (*guard.processes, guard.scatters) for process in row}
     if lengths - {columns}:
         raise ValueError(f"lengths of {columns} features expected, got {lengths}")
     if readings != len(READINGS) or [len(row) for row in guard.processes] != [rows] * readings:
         raise ValueError(f"values of {readings} readings, and processes of {len(guard.processes)}")
+    if guard.scattered.shape != (readings, number) or len(guard.scatters) != readings:
+        raise ValueError(f"scatter of {readings} readings and {number} samples expected")
     if guard.corrections.shape != guard.shares.shape or not len(guard.shares):
         raise ValueError("corrections and shares differ in number")
 

@@ -5,7 +5,9 @@ has a length scale of its own, long where it tells little (automatic relevance d
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ Numbers = NDArray[np.float64]
 
 _LEAST_SPREAD = 1e-3
 _JITTER = 1e-6
+_LEAST_SQUARE = 1e-3
 _PRIOR_SPREAD = 0.5
 
 
@@ -90,3 +93,38 @@ def fit_process(samples: Numbers, values: Numbers) -> Process:
         return process(logs).surprise(samples, values) + unusual
 
     return process(optimize.minimize(surprise, usual, method="L-BFGS-B").x)
+
+
+def process_of(content: Mapping[str, Any]) -> Process:
+    """Return the process of which ``content`` holds the numbers, as `vars` gives them.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When one is missing or is no number.
+    """
+    mean, signal, noise = (float(content[name]) for name in ("mean", "signal", "noise"))
+    return Process(mean, signal, noise, tuple(map(float, content["lengths"])))
+
+
+def fit_scatter(
+    samples: Numbers, means: Numbers, spreads: Numbers, values: Numbers
+) -> tuple[Process, Numbers]:
+    """Fit how much larger than told the variance of values is at a place, as a logarithm.
+
+    Parameters
+    ----------
+    samples : (n, features)
+    means, spreads : what was told of each sample by the others (kinds, n)
+    values : what came (kinds, n); all kinds share one scatter
+
+    Returns
+    -------
+    The process, and its values at the samples (n); scaled so that the variance is right on average.
+    """
+    squares = ((values - means) / spreads) ** 2
+    logs = np.log(np.maximum(squares, _LEAST_SQUARE)).mean(axis=0)
+    process = fit_process(samples, logs)
+    told, _ = process.without_each(samples, logs)
+    level = float(np.log((squares / np.exp(told)).mean()))
+    return replace(process, mean=process.mean + level), logs + level
