@@ -9,9 +9,9 @@ the same volumes and as many steps.
 
 Scores are N_SSIM, 0 for a copy of the view and 1 for the fused volume, of whole images under both readings of
 the challenge's SSIM (tf, 3d). The fifth percentile and the share of losses (below -0.02) are of the worse
-reading. Ends with 1 when a bar is missed: ours the best in both means of each row of seen and unseen
-images, at most 1 % (seen) and 2 % (unseen) losses, fifth percentile at least 0; on real stacks no loss, and
-means above 0.
+reading. Ends with 1 when a bar is missed: ours the best in both means, of seen and of unseen images of each
+channel, and its fifth percentile at least 0; of all seen images at most 1 % losses, of all unseen ones 2 %,
+of real stacks none, and there means above 0.
 """
 
 import argparse
@@ -75,9 +75,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seen", type=int, default=6, help="images of each of the seven sets")
-    parser.add_argument("--unseen", type=int, default=24, help="images of drawn studies for each channel")
+    parser.add_argument("--unseen", type=int, default=50, help="images of drawn studies for each channel")
     parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
-    parser.add_argument("--seed", type=int, default=920_000, help="of the images")
+    parser.add_argument("--seed", type=int, default=980_000, help="of the images")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
     parser.add_argument(
         "--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *CHOICES], help="which of the rows"
@@ -153,7 +153,9 @@ def report(scores: list[Score], methods: Iterable[str]) -> int:
             rows = [s for s in scores if (s.group, s.channel) == (group, channel)]
             if rows:
                 missed += table(group, channel, rows, methods)
-    missed += real_bar([s.n_ssim for s in scores if (s.group, s.method) == ("real", OURS)])
+    say("")
+    for group in MOST_LOSSES:
+        missed += all_bars(group, [s.n_ssim for s in scores if (s.group, s.method) == (group, OURS)])
     sets = [(c, s) for c, s in SETS if any(o.study == s and o.channel == c for o in scores)]
     if sets:
         say("\nmean N_SSIM tf / 3d by set" + " " * 8 + "".join(f"{c[:3]} {s:<13}" for c, s in sets))
@@ -171,17 +173,24 @@ def report(scores: list[Score], methods: Iterable[str]) -> int:
     return 1 if missed else 0
 
 
-def real_bar(ours: list[tuple[float, float]]) -> list[str]:
-    """Print our means over all real stacks, nuclei and membranes; the bars that they miss."""
-    if not ours:
+def all_bars(group: str, ours: list[tuple[float, float]]) -> list[str]:
+    """Print our means and losses over all images of a group, both channels; the bars that they miss."""
+    values = np.array(ours).reshape(-1, len(READINGS))
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
         return []
-    means = np.nanmean(np.array(ours), axis=0)
-    say(f"\nreal, all: ours, mean tf {means[0]:+.3f}, 3d {means[1]:+.3f}")
-    return [
-        f"real, all: mean {reading} {mean:+.3f} (bar: above 0)"
+    means, losses = values.mean(axis=0), int(np.sum(values.min(axis=1) < LOSS))
+    share = losses / len(values)
+    told = f"{losses} of {len(values)} ({share:.1%}) below {LOSS}"
+    say(f"{group}, all: ours, mean tf {means[0]:+.3f}, 3d {means[1]:+.3f}, {told}")
+    missed = [
+        f"{group}, all: mean {reading} {mean:+.3f} (bar: above 0)"
         for reading, mean in zip(READINGS, means, strict=True)
-        if mean <= 0
+        if group == "real" and mean <= 0
     ]
+    if share > MOST_LOSSES[group]:
+        missed.append(f"{group}, all: {told} (bar: at most {MOST_LOSSES[group]:.0%})")
+    return missed
 
 
 def table(group: str, channel: str, rows: list[Score], methods: Iterable[str]) -> list[str]:
@@ -190,7 +199,7 @@ def table(group: str, channel: str, rows: list[Score], methods: Iterable[str]) -
     say(f"\n{group}, {channel}: {count} images")
     titles = ("mean tf", "mean 3d", "median", "5th perc.", "< 0", f"< {LOSS}", "s")
     say(f"{'':<18}" + "".join(f"{title:>10}" for title in titles))
-    means, ours = {}, None
+    means, ours = {}, 0.0
     for method in methods:
         mine = [row for row in rows if row.method == method]
         values = np.array([row.n_ssim for row in mine])
@@ -200,29 +209,24 @@ def table(group: str, channel: str, rows: list[Score], methods: Iterable[str]) -
         losses = float(np.mean(worse < LOSS))
         lowest = float(np.percentile(worse, 5))
         if method == OURS:
-            ours = lowest, losses
+            ours = lowest
         cells = [f"{v:+.3f}" for v in (*means[method], float(np.median(worse)), lowest)]
         cells += [f"{np.mean(worse < 0):.1%}", f"{losses:.1%}"]
         cells.append(f"{np.median([row.seconds for row in mine]):.2f}")
         say(f"{method:<18}" + "".join(f"{cell:>10}" for cell in cells))
-    return [] if ours is None else bars(group, channel, means, *ours)
+    return bars(f"{group}, {channel}", means, ours) if group != "real" and OURS in means else []
 
 
-def bars(
-    group: str, channel: str, means: dict[str, "np.typing.NDArray[np.float64]"], lowest: float, losses: float
-) -> list[str]:
+def bars(name: str, means: dict[str, "np.typing.NDArray[np.float64]"], lowest: float) -> list[str]:
     """Bars that our row misses."""
     missed = []
-    name = f"{group}, {channel}"
     for number, reading in enumerate(READINGS):
         others = {m: float(v[number]) for m, v in means.items() if not m.startswith(OURS)}
         best = max(others, key=lambda m: others[m], default=None)
         mine = float(means[OURS][number])
-        if group != "real" and best is not None and mine <= others[best]:
+        if best is not None and mine <= others[best]:
             missed.append(f"{name}: mean {reading} {mine:+.3f}, {best.strip()} has {others[best]:+.3f}")
-    if losses > MOST_LOSSES[group]:
-        missed.append(f"{name}: {losses:.1%} below {LOSS} (bar: at most {MOST_LOSSES[group]:.0%})")
-    if group != "real" and lowest < 0:
+    if lowest < 0:
         missed.append(f"{name}: 5th percentile {lowest:+.3f} (bar: at least 0)")
     return missed
 

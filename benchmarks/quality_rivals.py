@@ -4,7 +4,7 @@
 What it writes, resources/rivals, is for the benchmark alone: nothing else reads it. Networks that are there
 are not trained again. Each rival has one network for each channel, for all studies: more data for it than a
 network for each study would have, and the right one is always taken. The steps of a rival's two networks
-together are those of all our models (12,800).
+together are those of all our models (14,400).
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("runs/models"), help="folder that models.py filled")
     parser.add_argument("--output", type=Path, default=RIVALS, help="folder of the networks")
-    parser.add_argument("--steps", type=int, default=6400, help="of training, for each network")
+    parser.add_argument("--steps", type=int, default=7200, help="of training, for each network")
     parser.add_argument("--only", nargs="+", default=NETWORKS, choices=NETWORKS, help="which networks")
     parser.add_argument("--patch_size", default="32,64,64", help="as our models are trained with")
     parser.add_argument("--seed", type=int, default=100)

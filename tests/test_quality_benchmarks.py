@@ -1,5 +1,6 @@
 """The commands behind the shipped models and the table of scores, on settings small enough for a test."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -85,3 +86,31 @@ def test_the_table_of_scores(tmp_path: Path) -> None:
     start = told.index("seen, nucleus:")
     row = next(line for line in told[start:].splitlines() if line.startswith("ours  "))
     assert float(row.split()[1]) == pytest.approx(np.mean(mine), abs=6e-4)
+
+
+def test_the_bars_can_be_missed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    table = importlib.import_module("fusion_quality")
+    good = [(0.5, 0.6)] * 99
+    assert table.all_bars("unseen", [*good, (0.4, -0.03)]) == []
+    assert (
+        "unseen, all: ours, mean tf +0.499, 3d +0.594, 1 of 100 (1.0%) below -0.02" in capsys.readouterr().out
+    )
+    assert table.all_bars("seen", good[:49] + [(0.4, -0.03)]) == [
+        "seen, all: 1 of 50 (2.0%) below -0.02 (bar: at most 1%)"
+    ]
+    missed = table.all_bars("real", [(0.1, 0.0), (0.1, -0.02), (0.1, -0.021)])
+    assert missed == [
+        "real, all: mean 3d -0.014 (bar: above 0)",
+        "real, all: 1 of 3 (33.3%) below -0.02 (bar: at most 0%)",
+    ]
+    assert table.all_bars("real", []) == []
+    means = {
+        "ours": np.array([0.5, 0.2]),
+        "MONAI": np.array([0.4, 0.3]),
+        "ours, no guard": np.array([0.9, 0.9]),
+    }
+    assert table.bars("unseen, nucleus", means, -0.1) == [
+        "unseen, nucleus: mean 3d +0.200, MONAI has +0.300",
+        "unseen, nucleus: 5th percentile -0.100 (bar: at least 0)",
+    ]
