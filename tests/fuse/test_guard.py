@@ -84,13 +84,6 @@ def test_doubt_costs_and_a_likely_loss_keeps_the_view() -> None:
     assert choose_gate((Gate(1.0),), *of_both([0.3], [0.01])).gate.share == 0.0
 
 
-def test_of_two_gates_with_about_the_same_expectation_the_safer_one_is_taken() -> None:
-    # 0.59 with a risk of 1 % against 0.63 with one of 10 %
-    verdict = choose_gate(HALF_AND_WHOLE, *of_both([-0.92, -1.28], [0.4, 1.0 * 0.999]))
-    assert verdict.gate.share == 0.5
-    assert verdict.mean == pytest.approx(1 - math.exp(-0.92 + 0.08))
-
-
 def test_where_held_out_views_scattered_more_a_guess_is_less_sure() -> None:
     guard = guard_for(("noise",), -1.0)
     at_one = Process(0.0, 2.0, 1e-3, (0.5,))

@@ -7,9 +7,9 @@ Gaussian process fitted to held-out volumes (`fuse.calibrate`) tells mean and sp
 (`fuse.evidence`). Some kinds of views scatter more than others; a further process tells by how much (most
 likely heteroscedastic Gaussian process: Kersting et al., ICML 2007). With L normally distributed, the
 expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure one. The gate with
-the largest expectation, over the readings and less what the chance of a loss counts, is taken of those with
-which a loss is not too likely in any reading. If there is none, the view is kept; so is one that is unlike
-all held-out views in any feature, since nothing is known of such.
+the largest expectation, over the readings, is taken of those with which a loss is not too likely in any of
+them. If there is none, the view is kept; so is one that is unlike all held-out views in any feature, since
+nothing is known of such.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -36,8 +36,6 @@ from lightsheet.fuse.runtime import Floats
 FORMAT_VERSION = 4
 RISK = 0.3
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
-LOSS_COUNTS = 1.0
-"""Gates are compared by the N_SSIM they promise less this times the risk: a loss may be deeper than told."""
 BEYOND = 0.4
 """How far a feature may lie beyond those of all held-out views, in standard deviations of theirs."""
 _TRUNCATE = 4.0
@@ -193,7 +191,7 @@ def choose_gate(
     ]
     allowed = [one for one in found if one.risk <= RISK and min(one.expected) > 0 and not unlike]
     if allowed:
-        return max(allowed, key=lambda one: (one.mean - LOSS_COUNTS * one.risk, one.gate.share))
+        return max(allowed, key=lambda one: (one.mean, one.gate.share))
     best = max(found, key=lambda one: one.mean)
     return Verdict(Gate(0.0), best.expected, best.risk, unlike)
 
