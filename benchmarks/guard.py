@@ -90,7 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=40, help="specimens of each group and channel")
     parser.add_argument("--shape", default="40,128,128", help="their size (Z,Y,X), voxels")
-    parser.add_argument("--seed", type=int, default=60_000, help="first seed of the specimens")
+    parser.add_argument("--seed", type=int, default=70_000, help="first seed of the specimens")
     parser.add_argument("--models", type=Path, default=ROOT / "resources" / "models", help="folder of models")
     parser.add_argument("--real", type=Path, help="folder of real stacks, as ../shared/data")
     parser.add_argument("--figure", type=Path, help="PNG of what was expected and what came")

@@ -116,6 +116,22 @@ def test_a_view_unlike_all_held_out_ones_is_kept_and_told_by_what() -> None:
     assert guard.judge({"noise": 1.0, "contrast": 2.0}).unlike == ("noise", "contrast")
 
 
+def test_a_view_far_from_all_held_out_ones_is_unlike_them_though_each_feature_occurs() -> None:
+    guard = guard_for(("noise", "contrast"), -1.0)
+    along = np.linspace(-1, 1, 9)
+    guard = dataclasses.replace(
+        guard,
+        samples=np.stack([along, along], axis=1),
+        values=np.full((2, 2, 9), -1.0),
+        scattered=np.zeros((2, 9)),
+    )
+    # samples are 0.35 apart
+    assert guard.judge({"noise": 0.2, "contrast": -0.2}).unlike == ()
+    assert guard.judge({"noise": 0.3, "contrast": -0.26}).unlike == ("noise",)
+    assert guard.judge({"noise": 0.8, "contrast": -0.9}).gate.share == 0.0
+    assert guard.judge({"noise": 1.1, "contrast": 1.2}).unlike == ()
+
+
 def test_corrections_are_applied_by_their_size() -> None:
     guard = guard_for(
         (), -1, corrections=np.array([0.1, 0.3], np.float32), shares=np.array([1, 0.5], np.float32)

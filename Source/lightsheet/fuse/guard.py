@@ -8,8 +8,8 @@ Gaussian process fitted to held-out volumes (`fuse.calibrate`) tells mean and sp
 likely heteroscedastic Gaussian process: Kersting et al., ICML 2007). With L normally distributed, the
 expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure one. The gate with
 the largest expectation, over the readings, is taken of those with which a loss is not too likely in any of
-them. If there is none, the view is kept; so is one that is unlike all held-out views in any feature, since
-nothing is known of such.
+them. If there is none, the view is kept; so is one that is unlike all held-out views, in any feature or in
+all together, since nothing is known of such.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage, special
+from scipy.spatial import distance
 
 from lightsheet.core.intensity import Normalization, Slabs
 from lightsheet.core.jit import compiled
@@ -143,9 +144,21 @@ class Guard:
         return choose_gate(self.gates, means[..., 0], spreads[..., 0], self.unlike(place, self.samples))
 
     def unlike(self, place: Numbers, samples: Numbers) -> tuple[str, ...]:
-        """Features in which a view (standardised) is unlike all samples (n, features)."""
+        """Features by which a view (standardised) is unlike all samples (n, features).
+
+        Each feature for itself, then all together: a view is unlike that is farther from the nearest sample
+        than any sample is from its nearest (distance-based outliers: Ramaswamy et al., SIGMOD 2000). Of such
+        a view the feature is told that takes it farthest.
+        """
         off = np.maximum(samples.min(axis=0) - place, place - samples.max(axis=0))
-        return tuple(name for name, one in zip(self.features, off, strict=True) if one > BEYOND)
+        found = tuple(name for name, one in zip(self.features, off, strict=True) if one > BEYOND)
+        if found or not self.features:
+            return found
+        (apart,), between = distance.cdist(place[None], samples), distance.cdist(samples, samples)
+        np.fill_diagonal(between, np.inf)
+        if apart.min() <= between.min(axis=0).max():
+            return ()
+        return (self.features[int(np.argmax(np.abs(place - samples[np.argmin(apart)])))],)
 
     def told(self, ask: Callable[[Process, Numbers], tuple[Numbers, Numbers]]) -> Numbers:
         """Ask all processes, given their values, for means and spreads of L: (2, readings, gates, n)."""
