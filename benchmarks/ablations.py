@@ -30,7 +30,7 @@ from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.loaded_model import LoadedModel, load_model
 from lightsheet.fuse.parity import predict_block
-from models import AUGMENTATIONS, BASE_PATCHES, GENERALIST, LOSS, PATCHES, flags_of
+from models import BASE_PATCHES, GENERALIST, LOSS, OTHER_OPTICS, PATCHES, flags_of
 from quality_cases import SETS, Case, seen_case, unseen_case
 from quality_methods import View
 
@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, tuple[object, ...]]] = {
     "image alone": {"image_groups": ("data/raw_image",)},
     "no light path": {"image_groups": ("data/raw_image,data/surface_distance",)},
     "no surface distance": {"image_groups": ("data/raw_image,data/light_map",)},
-    "views altered": {"augmentations": (AUGMENTATIONS,)},
+    "views altered": {"augmentations": (OTHER_OPTICS,)},
     "patches on the specimen": {"patches": BASE_PATCHES[:2]},
     "1 - SSIM, not 1 - N_SSIM": {"loss": ()},
     "no residual": {"more": ("--no_residual",)},
