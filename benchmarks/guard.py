@@ -10,7 +10,8 @@ real             with --real: real stacks, views by another microscope's optics;
 
 Scores are of whole volumes, for the worse of the two readings of the challenge's SSIM as well as for each.
 Below the table, what the guard expected of an image against what came (of images whose correction is
-applied), and the map of gains against the errors: voxels with about the same predicted gain, taken together.
+applied), and the map of gains against the errors: voxels with about the same predicted gain, taken together;
+views that were moved towards the fused volume by themselves.
 Ends with 1 when, of the unseen studies, the mean with the guard is below that without, or more than 2 % of
 the images score below -0.02.
 """
@@ -55,7 +56,8 @@ LOSS, MOST_LOSSES = -0.02, 0.02
 GENERALIST = "Generalist"
 GAIN_EDGES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 EXPECTED_EDGES = np.array([0.2, 0.4, 0.6, 0.8])
-GROUPS = ("seen", "unseen", "seen well", "other channel", "real")
+SEEN_WELL = "seen well"
+GROUPS = ("seen", "unseen", SEEN_WELL, "other channel", "real")
 OTHER: dict[Channel, Channel] = {"nucleus": "membrane", "membrane": "nucleus"}
 Counts = NDArray[np.uint16]
 
@@ -133,7 +135,7 @@ def cases(channel: Channel, number: int, seed: int, shape: ZYX) -> Iterator[Case
     one, model = ((known, own), (new, GENERALIST))[number % 2]
     share = np.random.default_rng(seed).uniform(0.5, 0.95)
     clear = np.rint((1 - share) * one.view + share * one.fused).astype(np.uint16)
-    yield Case("seen well", channel, model, clear, one.fused, one.spacing_um)
+    yield Case(SEEN_WELL, channel, model, clear, one.fused, one.spacing_um)
     other = (new, known)[number % 2]
     wrong = f"Study1_{OTHER[channel].title()}"
     yield Case("other channel", channel, wrong, other.view, other.fused, other.spacing_um)
@@ -220,22 +222,34 @@ def report(outcomes: list[Outcome], figure: Path | None) -> int:
 def calibration(outcomes: list[Outcome], figure: Path | None) -> None:
     """Print, and draw, what was expected against what came, of images and of places in them."""
     used = [one for one in outcomes if one.gate and np.isfinite(one.guarded).all()]
-    expected = np.array([one.expected for one in used])
-    came = np.array([np.mean(one.guarded) for one in used])
-    alike = correlation(expected, came)
-    print_line(f"\nN_SSIM (mean of the readings) of {len(used)} images, expected and come: r = {alike:.2f}")
-    bins = np.digitize(expected, EXPECTED_EDGES)
-    for number in np.unique(bins):
-        some = bins == number
-        print_line(f"{some.sum():>7} images {expected[some].mean():>+8.2f}{came[some].mean():>+8.2f}")
-    sums = np.sum([one.errors for one in used], axis=0)
-    filled = sums[1] > 0
-    told, true = sums[0][filled] / sums[1][filled], 1 - sums[2][filled] / sums[1][filled]
-    print_line("share of the view's error that goes, predicted by the map and come")
-    for share, a, b in zip(sums[1][filled] / sums[1].sum(), told, true, strict=True):
-        print_line(f"{share:>7.0%} of the error {a:>+8.2f}{b:>+8.2f}")
+    kinds = {
+        "other images": [one for one in used if one.group != SEEN_WELL],
+        SEEN_WELL: [one for one in used if one.group == SEEN_WELL],
+    }
+    images, places = {}, {}
+    for kind, some in kinds.items():
+        if not some:
+            continue
+        expected = np.array([one.expected for one in some])
+        came = np.array([np.mean(one.guarded) for one in some])
+        images[kind] = expected, came
+        print_line(
+            f"\n{kind}: N_SSIM (mean of the readings) expected and come, of {len(some)}: "
+            f"r = {correlation(expected, came):.2f}"
+        )
+        bins = np.digitize(expected, EXPECTED_EDGES)
+        for number in np.unique(bins):
+            there = bins == number
+            print_line(f"{there.sum():>7} images {expected[there].mean():>+8.2f}{came[there].mean():>+8.2f}")
+        sums = np.sum([one.errors for one in some], axis=0)
+        filled = sums[1] > 0
+        told, true = sums[0][filled] / sums[1][filled], 1 - sums[2][filled] / sums[1][filled]
+        places[kind] = told, true
+        print_line("share of the view's error that goes, predicted by the map and come")
+        for share, one, other in zip(sums[1][filled] / sums[1].sum(), told, true, strict=True):
+            print_line(f"{share:>7.0%} of the error {one:>+8.2f}{other:>+8.2f}")
     if figure is not None:
-        draw(expected, came, told, true, figure)
+        draw(images, places, figure)
 
 
 def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -243,29 +257,29 @@ def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
     return float(np.corrcoef(first, second)[0, 1]) if len(first) > 2 else 0.0
 
 
-def draw(
-    expected: NDArray[np.float64],
-    came: NDArray[np.float64],
-    told: NDArray[np.float64],
-    true: NDArray[np.float64],
-    target: Path,
-) -> None:
-    """Draw both calibrations."""
+Points = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def draw(images: Points, places: Points, target: Path) -> None:
+    """Draw both calibrations: what was expected and what came, by kind of image."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
-    axes[0].plot(expected, np.maximum(came, -1), "o", ms=3, alpha=0.5)
+    for kind, (expected, came) in images.items():
+        axes[0].plot(expected, np.maximum(came, -1), "o", ms=3, alpha=0.5, label=kind)
     axes[0].set(
         xlabel="N_SSIM that the guard expects", ylabel="N_SSIM (below -1 drawn at -1)", title="images"
     )
-    axes[1].plot(told, true, "o-")
+    for kind, (told, true) in places.items():
+        axes[1].plot(told, np.maximum(true, -1), "o-", label=kind)
     axes[1].set(xlabel="predicted gain", ylabel="gain", title="places, by predicted gain")
     for one in axes:
         one.plot([0, 1], [0, 1], "k:", lw=1)
         one.grid(alpha=0.3)
+    axes[0].legend()
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)
