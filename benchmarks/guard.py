@@ -279,7 +279,7 @@ def draw(images: Points, places: Points, target: Path) -> None:
     for one in axes:
         one.plot([0, 1], [0, 1], "k:", lw=1)
         one.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0].legend(loc="lower right")
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)
