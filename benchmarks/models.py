@@ -181,7 +181,7 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
         rate = GENERALIST_RATE if name == GENERALIST else SPECIALIST_RATE
         recipe += [*PATCHES, "--pretrained", start, "--learning_rate", rate]
         recipe += ["--augmentations", CLEARER] if name == GENERALIST else []
-    recipe += flags_of(arguments.options)
+    recipe += ["--no_export", *flags_of(arguments.options)]  # what is shipped is exported, see below
     if not (target / SETTINGS).is_file():
         run("train_script.py", "--image_groups", GROUPS, *files, "--output_path", target, *budget, *recipe)
     return target

@@ -12,9 +12,15 @@ import pytest
 from lightsheet.core.model_folder import open_model
 from lightsheet.core.splits import read_pairs
 from lightsheet.fuse.guard import guard_of
+from lightsheet.fuse.openvino_runtime import has_openvino
 
 ROOT = Path(__file__).parents[1]
 TINY = "16,40,40"
+NAMES = ("Generalist", "Study1_Membrane")
+SHORT = [
+    *("--minutes", 0.05, "--generalist_minutes", 0.03, "--set_minutes", 0.03),
+    *("--samples", 8, "--patch_size", "16,16,16", "--workers", 1),
+]
 
 
 def bench(script: str, *arguments: object, code: int | None = 0) -> str:
@@ -24,15 +30,22 @@ def bench(script: str, *arguments: object, code: int | None = 0) -> str:
     return done.stdout
 
 
-def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(tmp_path: Path) -> None:
-    small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 4, "--unseen_shape", TINY]
-    minutes = ["--minutes", 0.05, "--generalist_minutes", 0.03, "--set_minutes", 0.03]
-    short = [*minutes, "--samples", 10, "--patch_size", "16,16,16", "--workers", 1]
-    names = ["Generalist", "Study1_Membrane"]
-    options = ["--options", "feat_channels", 2, "samples_per_epoch", 20, "precision", "fp32"]
-    flags = ["--output", tmp_path / "runs", "--models", tmp_path / "models", *small, *short]
-    bench("models.py", *flags, "--only", *names, *options)
-    general, special = (open_model(tmp_path / "models" / name) for name in names)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the volumes of a tiny ``make models`` (runs) and two of its models (models)."""
+    folder = tmp_path_factory.mktemp("quality")
+    make_models(folder)
+    return folder
+
+
+def make_models(folder: Path) -> None:
+    small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 2, "--unseen_shape", TINY]
+    flags = ["--output", folder / "runs", "--models", folder / "models", *small, *SHORT, "--only", *NAMES]
+    bench("models.py", *flags, "--options", "feat_channels", 2, "samples_per_epoch", 20, "precision", "fp32")
+
+
+def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(folder: Path) -> None:
+    general, special = (open_model(folder / "models" / name) for name in NAMES)
     assert (general.settings.channel, general.settings.studies) == (None, (1, 2, 3, 4, 5, 6))
     assert (special.settings.channel, special.settings.studies) == ("membrane", (1,))
     assert special.settings.training["pretrained"] == "Generalist"
@@ -40,27 +53,33 @@ def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(tmp_pat
     for model in (general, special):
         assert guard_of(model) is not None
         assert (model.path / "weights.safetensors").stat().st_size < 100_000
-    runs = tmp_path / "runs"
+        assert (model.path / "openvino").is_dir() == has_openvino()
+    runs = folder / "runs"
     lists = {part: read_pairs(runs / "lists" / f"Generalist_{part}.csv", runs) for part in ("train", "val")}
     assert not {p.view for p in lists["train"]} & {p.view for p in lists["val"]}
     assert len(lists["train"]) == len(lists["val"]) == 9
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*") if path.is_file()}
-    bench("models.py", *flags, "--only", *names, *options)
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "models").rglob("*") if p.is_file()}
-    # what parts of the recipe are worth, on the same volumes
+    before = {path: path.stat().st_mtime_ns for path in (folder / "models").rglob("*") if path.is_file()}
+    make_models(folder)
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "models").rglob("*") if p.is_file()}
+
+
+def test_what_parts_of_the_recipe_are_worth(folder: Path, tmp_path: Path) -> None:
     few = ["--seeds", 1, "--seen", 1, "--unseen", 1, "--shape", "16,32,32", "--patch_size", "16,16,16"]
-    parts = ["--variants", "recipe", "global pass for light path", "with physics", *few, "--workers", 1]
-    parts += ["--data", runs, "--output", tmp_path / "parts", "--steps", 4]
+    parts = ["--variants", "global pass for light path", "with physics", *few, "--workers", 1]
+    parts += ["--data", folder / "runs", "--output", tmp_path / "parts", "--steps", 4]
     parts += ["--options", "feat_channels", 2, "precision", "fp32"]
     told = bench("ablations.py", *parts)
     rows = [line for line in told.splitlines() if " ± " in line]
-    assert [row[:28].rstrip() for row in rows] == ["recipe", "global pass for light path", "with physics"]
+    assert [row[:28].rstrip() for row in rows] == ["global pass for light path", "with physics"]
     found = json.loads((tmp_path / "parts" / "with_physics_1.json").read_text())["found"]
-    assert [float(rows[2][28:].split()[0]), len(found)] == [pytest.approx(found[0], abs=6e-4), 7]
+    assert [float(rows[1][28:].split()[0]), len(found)] == [pytest.approx(found[0], abs=6e-4), 7]
     assert [row for row in bench("ablations.py", *parts).splitlines() if " ± " in row] == rows
-    # on data of one's own, from the shipped generalist on: what there are pairs of
-    own = ["--data", runs / "h5" / "study1_nucleus", "--output", tmp_path / "own", *short]
+
+
+def test_models_of_own_data_start_from_the_shipped_generalist(folder: Path, tmp_path: Path) -> None:
+    own = ["--data", folder / "runs" / "h5" / "study1_nucleus", "--output", tmp_path / "own", *SHORT]
     bench("models.py", *own, "--models", tmp_path / "mine", "--options", "samples_per_epoch", 2)
+    # what there are pairs of
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["Generalist", "Study1_Nucleus"]
     mine = open_model(tmp_path / "mine" / "Study1_Nucleus")
     assert mine.settings.training["pretrained"] == "Generalist"

@@ -183,7 +183,9 @@ def test_training_leaves_a_guard_unless_it_can_not_be_fitted(
     guard = guard_of(open_model(train(settings_for(tmp_path, "enough", guard_samples=9))))
     assert guard is not None
     assert len(guard.samples) == 9
-    assert open_model(train(settings_for(tmp_path, "none"))).guard is None
+    plain = open_model(train(settings_for(tmp_path, "none", export=False)))
+    assert plain.guard is None
+    assert not (plain.path / "openvino").exists()
 
 
 def test_weights_that_got_worse_are_not_kept(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ How much is changed, and how far the two agree, tells of the model; how the view
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from lightsheet.core.intensity import Slabs
 from lightsheet.evaluate.ssim import ssim
 from lightsheet.fuse.inputs import NetworkInputs
 from lightsheet.fuse.loaded_model import LoadedModel
-from lightsheet.fuse.parity import predict_block
+from lightsheet.fuse.parity import predict_blocks
 from lightsheet.fuse.program import Program
 from lightsheet.fuse.runtime import Floats
 from lightsheet.fuse.stream import ChannelReader
@@ -52,7 +52,7 @@ class Block:
 
 def predicted_blocks(
     volume: Slabs, inputs: NetworkInputs, model: LoadedModel, share: float = _SHARE_OF_VOLUME
-) -> Iterator[Block]:
+) -> list[Block]:
     """Predict blocks of a view.
 
     Parameters
@@ -63,18 +63,29 @@ def predicted_blocks(
     share : of a small volume that is predicted; of a large one it's eight blocks
     """
     reader = ChannelReader(volume, inputs)
-    for z, y, x in sample_blocks(volume.info.shape_zyx, model.program, share):
-        reader.move(z.start, z.stop)
-        channels = reader.channels((z, y, x))
-        turned = np.ascontiguousarray(np.flip(channels, (2, 3)))
-        first, second = (predict_block(model.program, model.runtime, c) for c in (channels, turned))
-        rims = [min(_MARGIN, n // 4) for n in first.shape]
-        inner = tuple(slice(rim, n - rim) for rim, n in zip(rims, first.shape, strict=True))
-        parts = (np.ascontiguousarray(a[inner]) for a in (channels[0], first, np.flip(second, (1, 2))))
-        begins = [side.start + rim for side, rim in zip((z, y, x), rims, strict=True)]
-        sizes = [part.stop - part.start for part in inner]
-        region = tuple(slice(begin, begin + n) for begin, n in zip(begins, sizes, strict=True))
-        yield Block((region[0], region[1], region[2]), *parts)
+    places = sample_blocks(volume.info.shape_zyx, model.program, share)
+    channels = []
+    for place in places:
+        reader.move(place[0].start, place[0].stop)
+        channels.append(reader.channels(place))
+    turned = [np.ascontiguousarray(np.flip(one, (2, 3))) for one in channels]
+    found = predict_blocks(model.program, model.runtime, [*channels, *turned])
+    firsts, seconds = found[: len(places)], found[len(places) :]
+    return [
+        _block(place, one[0], first, np.flip(second, (1, 2)))
+        for place, one, first, second in zip(places, channels, firsts, seconds, strict=True)
+    ]
+
+
+def _block(place: Region, view: Floats, prediction: Floats, turned: Floats) -> Block:
+    """Cut the rims off, where the end of the block and not of the volume shows."""
+    rims = [min(_MARGIN, n // 4) for n in view.shape]
+    inner = tuple(slice(rim, n - rim) for rim, n in zip(rims, view.shape, strict=True))
+    z, y, x = (
+        slice(side.start + rim, side.start + n - rim)
+        for side, rim, n in zip(place, rims, view.shape, strict=True)
+    )
+    return Block((z, y, x), *(np.ascontiguousarray(one[inner]) for one in (view, prediction, turned)))
 
 
 def sample_blocks(shape_zyx: ZYX, program: Program, share: float = _SHARE_OF_VOLUME) -> list[Region]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from lightsheet.core.axes import ZYX
 from lightsheet.core.errors import ModelError
 from lightsheet.core.model_folder import ModelFolder
 from lightsheet.evaluate.ssim import READINGS, Reading
@@ -112,16 +113,26 @@ def predict_block(program: Program, runtime: Runtime, channels: Floats) -> Float
 
     A network that can be split is run in its three passes, as volumes are.
     """
-    padded = pad_to_stride(channels, program)
-    shape = cast("tuple[int, int, int]", padded.shape[1:])
+    return predict_blocks(program, runtime, [channels])[0]
+
+
+def predict_blocks(program: Program, runtime: Runtime, blocks: Sequence[Floats]) -> list[Floats]:
+    """Predict several blocks, each as `predict_block` does, pass by pass.
+
+    A runtime that compiles a pass for a size does it once then for all blocks of that size.
+    """
+    padded = [pad_to_stride(channels, program) for channels in blocks]
     if program.staged is None:
-        result = runtime.submit("whole", (padded,))()
+        results = [runtime.submit("whole", (one,))() for one in padded]
     else:
-        encoded = runtime.submit("encode", (padded,))()
-        deep = runtime.submit("deepen", (encoded,))()
-        result = runtime.submit("finish", (padded, deep), Part((0, 0, 0), shape))()
-    z, y, x = channels.shape[1:]
-    return np.ascontiguousarray(result[0, :z, :y, :x])
+        encoded = [runtime.submit("encode", (one,))() for one in padded]
+        deep = [runtime.submit("deepen", (one,))() for one in encoded]
+        results = [
+            runtime.submit("finish", (one, other), Part((0, 0, 0), cast("ZYX", one.shape[1:])))()
+            for one, other in zip(padded, deep, strict=True)
+        ]
+    cuts = [tuple(map(slice, channels.shape[1:])) for channels in blocks]
+    return [np.ascontiguousarray(result[0][cut]) for result, cut in zip(results, cuts, strict=True)]
 
 
 def pad_to_stride(channels: Floats, program: Program) -> Floats:

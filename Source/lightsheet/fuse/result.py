@@ -70,7 +70,8 @@ def write_model(
             "%s: scores below 0 mean worse than the view itself; train longer or on more volumes",
             settings.output_path,
         )
-    export_trained(folder, volumes.val)
+    if settings.export:
+        export_trained(folder, volumes.val)
     if settings.guard_samples:
         calibrate_trained(folder, volumes.val, settings.guard_samples)
 

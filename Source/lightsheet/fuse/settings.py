@@ -28,6 +28,7 @@ _FREE_TO_CHANGE = (
     "pretrained",
     "in_channels",
     "out_channels",
+    "export",
     "guard_samples",
 )
 
@@ -122,6 +123,8 @@ class TrainSettings:
     precision: Precision = "auto"
     """arithmetic of the network; auto: bf16 where the hardware has it, else fp32. SSIM is always fp32"""
 
+    export: bool = True
+    """convert the model for CPUs at the end, where OpenVINO is installed (export_models.py does it later)"""
     guard_samples: int = 0
     """views by which the model's guard is fitted at the end: validation volumes as they are, up to half of
     them, and altered (see calibrate_guard.py, which does it with other volumes too); 0: no guard. A hundred
