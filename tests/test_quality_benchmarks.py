@@ -23,6 +23,14 @@ SHORT = [
 ]
 
 
+def test_every_benchmark_finds_what_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+    assert "guard" in names
+    for name in names:
+        importlib.import_module(name)
+
+
 def bench(script: str, *arguments: object, code: int | None = 0) -> str:
     words = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
@@ -65,14 +73,14 @@ def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(folder:
 
 def test_what_parts_of_the_recipe_are_worth(folder: Path, tmp_path: Path) -> None:
     few = ["--seeds", 1, "--seen", 1, "--unseen", 1, "--shape", "16,32,32", "--patch_size", "16,16,16"]
-    parts = ["--variants", "global pass for light path", "with physics", *few, "--workers", 1]
+    parts = ["--variants", "recipe", "global pass for light path", "with physics", *few, "--workers", 1]
     parts += ["--data", folder / "runs", "--output", tmp_path / "parts", "--steps", 4]
     parts += ["--options", "feat_channels", 2, "precision", "fp32"]
     told = bench("ablations.py", *parts)
     rows = [line for line in told.splitlines() if " ± " in line]
-    assert [row[:28].rstrip() for row in rows] == ["global pass for light path", "with physics"]
+    assert [row[:28].rstrip() for row in rows] == ["recipe", "global pass for light path", "with physics"]
     found = json.loads((tmp_path / "parts" / "with_physics_1.json").read_text())["found"]
-    assert [float(rows[1][28:].split()[0]), len(found)] == [pytest.approx(found[0], abs=6e-4), 7]
+    assert [float(rows[2][28:].split()[0]), len(found)] == [pytest.approx(found[0], abs=6e-4), 7]
     assert [row for row in bench("ablations.py", *parts).splitlines() if " ± " in row] == rows
 
 
