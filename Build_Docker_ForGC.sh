@@ -10,7 +10,8 @@ Builds the container image from this folder and writes the .tar.gz to upload to 
 
   --variant gpu|cpu|slim  gpu (default): PyTorch for CUDA 12.6, runs on a CPU too; cpu: PyTorch for CPUs;
                           slim: OpenVINO, no PyTorch inside
-  --base IMAGE            base image, a Debian or Ubuntu (default: docker.io/library/debian:bookworm-slim)
+  --base IMAGE            base image, a Debian or Ubuntu (default: docker.io/library/debian:bookworm-slim);
+                          NAME@sha256:... is exactly one, a tag is what the engine has of it
   --runtime SPEC          package that runs the network, such as torch==2.9.1 (default: by variant)
   --runtime_index URL     package index of that build; "" for none (default: by variant)
   --tag TAG               name of the image (default: lightsheet:<variant>)
@@ -33,12 +34,17 @@ fail() {
     exit 2
 }
 
+digest_of() { # image: NAME@sha256:... as the engine knows it, nothing where it was made on this machine
+    run_engine image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$1" 2>/dev/null |
+        grep -E '@sha256:[0-9a-f]{64}$' | head -n 1 || true
+}
+
 value_of() { # flag, number of arguments left
     [ "$2" -ge 2 ] || fail "$1: expected a value, got none; see --help"
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
-variant=gpu base=docker.io/library/debian:bookworm-slim runtime="" tag="" output=dist
+digest="" variant=gpu base=docker.io/library/debian:bookworm-slim runtime="" tag="" output=dist
 index="" index_given=no models=resources/models tarball=no save=yes engine=${CONTAINER_ENGINE:-}
 while [ $# -gt 0 ]; do
     case $1 in
@@ -57,6 +63,10 @@ while [ $# -gt 0 ]; do
         *) fail "$1: expected an option, got this; see --help" ;;
     esac
 done
+
+if [[ $base == *@* ]] && ! [[ $base =~ ^[^@]+@sha256:[0-9a-f]{64}$ ]]; then
+    fail "--base: expected NAME or NAME@sha256: and 64 hex digits, got '$base'"
+fi
 
 case $variant in
     gpu) default_runtime=torch==2.9.1 default_index=https://download.pytorch.org/whl/cu126 ;;
@@ -100,13 +110,25 @@ fi
 read -r -a engine_flags <<<"${LIGHTSHEET_ENGINE_FLAGS:-}"
 read -r -a build_flags <<<"${LIGHTSHEET_BUILD_FLAGS:-}"
 run_engine() { "$engine" ${engine_flags[@]+"${engine_flags[@]}"} "$@"; }
-arguments=(--build-arg "BASE_IMAGE=$base" --build-arg "RUNTIME=$runtime" --build-arg "RUNTIME_INDEX=$index")
+# A tag moves: what it stands for now is found out once, built on, and recorded in the image's labels.
+exact=$base
+if [[ $base != *@* ]]; then
+    run_engine image inspect "$base" >/dev/null 2>&1 || run_engine pull --quiet --platform linux/amd64 "$base" >/dev/null 2>&1 || true
+    exact=$(digest_of "$base")
+    if [ -z "$exact" ] || ! run_engine image inspect "$exact" >/dev/null 2>&1; then
+        [ -n "$exact" ] || echo "the base image $base has no digest: it was made on this machine, or is fetched by the build"
+        digest=${exact##*@} exact=$base
+    fi
+fi
+[[ $exact != *@* ]] || digest=${exact##*@}
+arguments=(--build-arg "BASE_IMAGE=$exact" --build-arg "BASE_NAME=${base%@*}")
+arguments+=(--build-arg "BASE_DIGEST=${digest:-unknown}" --build-arg "RUNTIME=$runtime" --build-arg "RUNTIME_INDEX=$index")
 arguments+=(--build-arg "REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")
 for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS; do
     [ -z "${!name:-}" ] || arguments+=(--build-arg "$name=${!name}")
 done
 
-echo "building $tag ($variant: $runtime on $base) with $engine"
+echo "building $tag ($variant: $runtime on $exact) with $engine"
 run_engine build --platform linux/amd64 ${build_flags[@]+"${build_flags[@]}"} "${arguments[@]}" \
     --file Docker/Dockerfile --tag "$tag" "$context" || fail "the build of $tag failed; what went wrong is above"
 size=$(run_engine image inspect --format '{{.Size}}' "$tag")
@@ -119,6 +141,15 @@ pack() { # file: compresses what comes in, whole or not at all
     mv "$partial" "$1"
     echo "wrote $1: $(($(stat -c %s "$1") / 1000000)) MB"
 }
+write_sbom() { # file: the image's own list of what is in it
+    local container copied=yes
+    container=$(run_engine create "$tag")
+    run_engine cp "$container:/opt/app/sbom.cdx.json" "$1.partial" || copied=no
+    run_engine rm "$container" >/dev/null
+    [ $copied = yes ] || fail "the image $tag has no /opt/app/sbom.cdx.json"
+    mv "$1.partial" "$1"
+    echo "wrote $1"
+}
 if [ "$save" = yes ] || [ "$tarball" = yes ]; then
     mkdir -p "$output" 2>/dev/null && [ -w "$output" ] || fail "--output: expected a folder that can be written, got '$output'"
 fi
@@ -126,6 +157,7 @@ if [ "$save" = yes ]; then
     formats=()
     [ "$engine" = docker ] || formats=(--format docker-archive)
     run_engine save ${formats[@]+"${formats[@]}"} "$tag" | pack "$output/lightsheet_${variant}_$stamp.tar.gz"
+    write_sbom "$output/lightsheet_${variant}_$stamp.sbom.cdx.json"
     echo "try it before the upload: lightsheet doctor --image $output/lightsheet_${variant}_$stamp.tar.gz"
 fi
 if [ "$tarball" = yes ]; then

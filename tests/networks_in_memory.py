@@ -7,27 +7,15 @@ import torch
 
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.intensity import Normalization
-from lightsheet.core.model_folder import ModelFolder, ModelSettings
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.fuse.describe import describe
 from lightsheet.fuse.inputs import NetworkInputs
-from lightsheet.fuse.loaded_model import LoadedModel, Target
-from lightsheet.fuse.torch_runtime import TorchRuntime
+from lightsheet.models.folder import FUSED, ModelFolder, ModelInputs, ModelOutput, ModelSettings
 from lightsheet.networks import VolumeNetwork, build
+from lightsheet.runtimes.loading import LoadedModel, Target
+from lightsheet.runtimes.torch_facts import describe
+from lightsheet.runtimes.torch_runtime import TorchRuntime
 
 # The networks are tiny: on a busy machine threads would wait for each other for seconds.
 torch.set_num_threads(1)
-
-
-class Memory:
-    """A volume in memory that is read by slabs."""
-
-    def __init__(self, data: np.ndarray) -> None:
-        self.data = data
-        self.info = VolumeInfo("memory.tif", data.shape, str(data.dtype), (1.0, 1.0, 1.0))  # type: ignore[arg-type]
-
-    def read(self, z0: int, z1: int) -> np.ndarray:
-        return self.data[z0:z1]
 
 
 def random_network(seed: int = 0, **changes: object) -> tuple[VolumeNetwork, dict[str, object]]:
@@ -42,9 +30,12 @@ def random_network(seed: int = 0, **changes: object) -> tuple[VolumeNetwork, dic
     return network.requires_grad_(False), description
 
 
-def model_of(network: VolumeNetwork, description: dict[str, object]) -> LoadedModel:
+def model_of(
+    network: VolumeNetwork, description: dict[str, object], outputs: tuple[ModelOutput, ...] = (FUSED,)
+) -> LoadedModel:
     """A model that PyTorch runs on the CPU."""
-    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16))
+    inputs = ModelInputs((RAW_IMAGE,), 50.0, 100.0)
+    settings = ModelSettings(dict(description), inputs, (16, 16, 16), outputs=outputs)
     folder = ModelFolder(Path("model"), settings, {}, {})
     runtime = TorchRuntime(network, torch.device("cpu"))
     return LoadedModel(folder, describe(network, description), runtime, Target("torch", "cpu", "fp32"))
@@ -52,13 +43,18 @@ def model_of(network: VolumeNetwork, description: dict[str, object]) -> LoadedMo
 
 def plain_inputs(model: LoadedModel) -> NetworkInputs:
     """The counts themselves are the normalised intensity."""
-    return NetworkInputs(model.settings, Normalization(0.0, 1.0))
+    return NetworkInputs(model.settings.inputs, Normalization(0.0, 1.0))
 
 
 def in_one_pass(network: VolumeNetwork, data: np.ndarray) -> np.ndarray:
-    """The whole volume at once, mirrored up to multiples of the stride."""
+    """The first map of the whole volume at once, mirrored up to multiples of the stride."""
+    return maps_in_one_pass(network, data)[0]
+
+
+def maps_in_one_pass(network: VolumeNetwork, data: np.ndarray) -> np.ndarray:
+    """All maps (maps, Z, Y, X) of the whole volume at once, mirrored up to multiples of the stride."""
     pads = [(0, -n % s) for n, s in zip(data.shape, network.stride_zyx, strict=True)]
     with torch.inference_mode():
-        result = network(torch.from_numpy(np.pad(data, pads, mode="reflect"))[None, None])[0, 0].numpy()
+        result = network(torch.from_numpy(np.pad(data, pads, mode="reflect"))[None, None])[0].numpy()
     z, y, x = data.shape
-    return result[:z, :y, :x]
+    return result[:, :z, :y, :x]

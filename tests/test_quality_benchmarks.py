@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightsheet.core.model_folder import open_model
-from lightsheet.core.splits import read_pairs
-from lightsheet.fuse.guard import guard_of
-from lightsheet.fuse.openvino_runtime import has_openvino
+from lightsheet.datasets.splits import read_pairs
+from lightsheet.fuse.guard.guard import guard_of
+from lightsheet.models.folder import open_model
+from lightsheet.runtimes.openvino_runtime import has_openvino
 
 ROOT = Path(__file__).parents[1]
 TINY = "16,40,40"
@@ -23,17 +23,17 @@ SHORT = [
 ]
 
 
-def test_every_benchmark_finds_what_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
-    assert "guard" in names
+def test_every_benchmark_and_recipe_finds_what_it_imports() -> None:
+    files = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "recipes").glob("*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    assert {"benchmarks.fusion.guard", "recipes.demo"} <= set(names)
     for name in names:
-        importlib.import_module(name)
+        importlib.import_module(name.removesuffix(".__init__"))
 
 
-def bench(script: str, *arguments: object, code: int | None = 0) -> str:
-    words = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
+def bench(module: str, *arguments: object, code: int | None = 0) -> str:
+    words = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert code is None or done.returncode == code, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -49,9 +49,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_models(folder: Path) -> None:
     small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 2, "--unseen_shape", TINY]
     flags = ["--output", folder / "runs", "--models", folder / "models", *small, *SHORT, "--only", *NAMES]
-    bench("models.py", *flags, "--options", "feat_channels", 2, "samples_per_epoch", 20, "precision", "fp32")
+    bench(
+        "recipes.models",
+        *flags,
+        "--options",
+        "feat_channels",
+        2,
+        "samples_per_epoch",
+        20,
+        "precision",
+        "fp32",
+    )
 
 
+@pytest.mark.bench
+@pytest.mark.timeout(1200)
 def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(folder: Path) -> None:
     general, special = (open_model(folder / "models" / name) for name in NAMES)
     assert (general.settings.channel, general.settings.studies) == (None, (1, 2, 3, 4, 5, 6))
@@ -71,22 +83,26 @@ def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(folder:
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "models").rglob("*") if p.is_file()}
 
 
+@pytest.mark.bench
+@pytest.mark.timeout(1200)
 def test_what_parts_of_the_recipe_are_worth(folder: Path, tmp_path: Path) -> None:
     few = ["--seeds", 1, "--seen", 1, "--unseen", 1, "--shape", "16,32,32", "--patch_size", "16,16,16"]
     parts = ["--variants", "recipe", "global pass for light path", "with physics", *few, "--workers", 1]
     parts += ["--data", folder / "runs", "--output", tmp_path / "parts", "--steps", 4]
     parts += ["--options", "feat_channels", 2, "precision", "fp32"]
-    told = bench("ablations.py", *parts)
+    told = bench("benchmarks.fusion.ablations", *parts)
     rows = [line for line in told.splitlines() if " ± " in line]
     assert [row[:28].rstrip() for row in rows] == ["recipe", "global pass for light path", "with physics"]
     found = json.loads((tmp_path / "parts" / "with_physics_1.json").read_text())["found"]
     assert [float(rows[2][28:].split()[0]), len(found)] == [pytest.approx(found[0], abs=6e-4), 7]
-    assert [row for row in bench("ablations.py", *parts).splitlines() if " ± " in row] == rows
+    assert [row for row in bench("benchmarks.fusion.ablations", *parts).splitlines() if " ± " in row] == rows
 
 
+@pytest.mark.bench
+@pytest.mark.timeout(1200)
 def test_models_of_own_data_start_from_the_shipped_generalist(folder: Path, tmp_path: Path) -> None:
     own = ["--data", folder / "runs" / "h5" / "study1_nucleus", "--output", tmp_path / "own", *SHORT]
-    bench("models.py", *own, "--models", tmp_path / "mine", "--options", "samples_per_epoch", 2)
+    bench("recipes.models", *own, "--models", tmp_path / "mine", "--options", "samples_per_epoch", 2)
     # what there are pairs of
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["Generalist", "Study1_Nucleus"]
     mine = open_model(tmp_path / "mine" / "Study1_Nucleus")
@@ -94,11 +110,13 @@ def test_models_of_own_data_start_from_the_shipped_generalist(folder: Path, tmp_
     assert guard_of(mine) is not None
 
 
+@pytest.mark.bench
+@pytest.mark.timeout(1200)
 def test_the_table_of_scores(tmp_path: Path) -> None:
     scores = tmp_path / "scores.json"
     methods = ["identity", "Gaussian", "ours, no guard", "ours"]
     flags = ["--seen", 1, "--unseen", 1, "--shape", "16,48,48", "--methods", *methods, "--output", scores]
-    told = bench("fusion_quality.py", *flags, code=None)
+    told = bench("benchmarks.fusion.quality", *flags, code=None)
     rows = json.loads(scores.read_text())
     assert len(rows) == 9 * len(methods)
     for row in rows:
@@ -116,8 +134,7 @@ def test_the_table_of_scores(tmp_path: Path) -> None:
 
 
 def test_the_bars_can_be_missed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    table = importlib.import_module("fusion_quality")
+    table = importlib.import_module("benchmarks.fusion.quality")
     good = [(0.5, 0.6)] * 99
     assert table.all_bars("unseen", [*good, (0.4, -0.03)]) == []
     assert (

@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 def part(name: str) -> Any:
-    """A module of the benchmarks, which are no package."""
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.insert(0, str(BENCHMARKS))
-    return importlib.import_module(name)
+    """A module of the benchmark."""
+    return importlib.import_module(f"benchmarks.tiling.{name}")
 
 
 class Identity(torch.nn.Module):
@@ -41,13 +37,13 @@ class Identity(torch.nn.Module):
 def test_reference_tiling_has_the_counts_measured_on_it(
     shape: tuple[int, int, int], patches: int, redundancy: float
 ) -> None:
-    tiling = part("reconstruct_reference").ReferenceTiling(shape)
+    tiling = part("reference").ReferenceTiling(shape)
     assert tiling.count == patches
     assert round(tiling.redundancy, 2) == redundancy
 
 
 def test_reference_tiling_returns_what_an_identity_network_returns() -> None:
-    reference = part("reconstruct_reference")
+    reference = part("reference")
     channels = np.random.default_rng(0).random((2, 21, 30, 17), np.float32)
     for shift in ((0, 0, 0), (4, 8, 8)):
         tiling = reference.ReferenceTiling((21, 30, 17), (8, 16, 16), (1, 2, 2), shift)
@@ -56,13 +52,13 @@ def test_reference_tiling_returns_what_an_identity_network_returns() -> None:
 
 
 def test_reference_tiling_cuts_lie_where_kept_parts_meet() -> None:
-    tiling = part("reconstruct_reference").ReferenceTiling((120, 8, 8), (64, 16, 16), (5, 2, 2))
+    tiling = part("reference").ReferenceTiling((120, 8, 8), (64, 16, 16), (5, 2, 2))
     # Patches begin at -10, 39, 88; kept are -5..49, 44..98, 93..147.
     assert tiling.cuts()[0] == (44, 49, 93, 98)
 
 
 def test_specimen_lies_in_the_middle_of_a_dark_field() -> None:
-    view, fused, spacing = part("reconstruct_data").specimen_in_background((24, 96, 96), 3)
+    view, fused, spacing = part("data").specimen_in_background((24, 96, 96), 3)
     assert view.shape == fused.shape == (24, 96, 96)
     assert len(spacing) == 3
     dark = np.concatenate([view[:, :12].ravel(), view[:, -12:].ravel()])
@@ -73,7 +69,7 @@ def test_specimen_lies_in_the_middle_of_a_dark_field() -> None:
 
 
 def test_compare_counts_the_planes_that_differ(tmp_path: Path) -> None:
-    data, large = part("reconstruct_data"), part("reconstruct_large")
+    data, large = part("data"), part("large")
     counts = np.arange(6 * 8 * 9, dtype=np.uint16).reshape(6, 8, 9)
     first = data.write(tmp_path / "a.tif", counts, (1.0, 0.4, 0.4))
     counts[2, 3, 4] += 1
@@ -83,11 +79,11 @@ def test_compare_counts_the_planes_that_differ(tmp_path: Path) -> None:
     assert large.compare(first, second) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_killed_and_resumed_run_gives_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    large = part("reconstruct_large")
+    large = part("large")
     flags = ["--shape", "160,128,128", "--memory_gb", "0.1", "--seed", "1", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["reconstruct_large.py", *flags])
     code = large.main()

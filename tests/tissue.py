@@ -4,8 +4,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from lightsheet.core.lazy import LazyVolume
-from lightsheet.core.volume import VolumeInfo
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.lazy import LazyVolume
 
 SPACING = (2.0, 1.0, 1.0)
 SHAPE = (24, 120, 100)

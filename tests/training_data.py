@@ -1,5 +1,6 @@
 """Small converted pairs and lists for the tests of training: blobs, and a dimmer, noisy view of them."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lightsheet.core.h5 import FOREGROUND_INDEX, FORMAT, STORED, STORED_NORMALIZED, STORED_VOXELS
+from lightsheet.fuse.training.settings import TrainSettings
+from lightsheet.training.settings import FitSettings
+from lightsheet.volumes.h5.header import FORMAT, FORMAT_VERSION, STORED, STORED_NORMALIZED, STORED_VOXELS
+from lightsheet.volumes.h5.reader import FOREGROUND_INDEX
 
 Shape = tuple[int, int, int]
 
@@ -39,6 +43,7 @@ def write_h5(
         file.attrs.update(
             {
                 "format": FORMAT,
+                "format_version": FORMAT_VERSION,
                 "complete": True,
                 "percentiles": (100.0, 1100.0),
                 "shape_zyx": image.shape,
@@ -80,3 +85,19 @@ def write_lists(
     lists[0].write_text("".join(line + "\n" for line in lines[:train]))
     lists[1].write_text("".join(line + "\n" for line in lines[train:]))
     return lists
+
+
+def train_settings(**values: Any) -> TrainSettings:
+    """Settings of a training by the names of its flags."""
+    fit = FitSettings(**{name: values.pop(name) for name in _of_fit(values)})
+    return TrainSettings(fit=fit, **values)
+
+
+def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
+    """Settings with some of them changed, by the names of their flags."""
+    fit = dataclasses.replace(settings.fit, **{name: values.pop(name) for name in _of_fit(values)})
+    return dataclasses.replace(settings, fit=fit, **values)
+
+
+def _of_fit(values: dict[str, Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(FitSettings) if field.name in values]

@@ -13,12 +13,13 @@ import torch
 from lightsheet.cli.apply import ApplySettings, main, plan_jobs
 from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import NotFoundError, SettingsError
-from lightsheet.core.model_folder import ModelSettings, save_model
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import read_volume, write_volume
 from lightsheet.evaluate.seams import cuts_of_provenance
-from lightsheet.fuse.torch_runtime import TorchRuntime
+from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
 from lightsheet.networks import VolumeNetwork, build
+from lightsheet.runtimes.torch_runtime import TorchRuntime
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.reading import read_volume, write_volume
+from tiers import slow
 
 SPACING = (2.0, 0.5, 0.4)
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def make_model(
 ) -> Path:
     """An untrained residual network returns its first channel; a trained one something else."""
     network = {"name": "unet3d", "in_channels": len(groups), "features": 2, "norm": "none", "residual": True}
-    settings = ModelSettings(network, groups, 50.0, 100.0, (16, 16, 16), channel, studies)  # type: ignore[arg-type]
+    settings = ModelSettings(network, ModelInputs(groups, 50.0, 100.0), (16, 16, 16), channel, studies)  # type: ignore[arg-type]
     save_model(path, settings, make_network(network, trained=trained).state_dict(), {}, {}, "# test")
     return path
 
@@ -137,6 +138,7 @@ def test_a_folder_is_gone_through_and_resumed(
     assert caplog.text.count("done before, kept") == 2
 
 
+@pytest.mark.slow
 def test_what_is_done_again(tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Another view, model or setting, a damaged result, or --overwrite; nothing else."""
     view, out = tmp_path / "v.tif", tmp_path / "w.tif"
@@ -230,13 +232,17 @@ def test_a_list_and_ome_zarr(tmp_path: Path, model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("groups", "stored"),
-    [((RAW_IMAGE,), "all"), ((RAW_IMAGE, SURFACE_DISTANCE), "all"), ((RAW_IMAGE, SURFACE_DISTANCE), "raw")],
+    [
+        slow((RAW_IMAGE,), "all"),
+        ((RAW_IMAGE, SURFACE_DISTANCE), "all"),
+        slow((RAW_IMAGE, SURFACE_DISTANCE), "raw"),
+    ],
 )
 def test_converted_files_give_what_their_tiff_gives(
     tmp_path: Path, groups: tuple[str, ...], stored: str
 ) -> None:
     """Also when the file lacks the distance, which is then made from the counts."""
-    from lightsheet.core.convert import ConvertSettings, convert_file
+    from lightsheet.datasets.convert import ConvertSettings, convert_file
 
     model = make_model(tmp_path / "m", groups=groups, trained=True)
     view = tmp_path / ("v_angle.tif" if stored == "all" else "v_fused.tif")
@@ -268,6 +274,23 @@ def test_a_view_without_information_is_refused(
     assert message in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_the_type_of_a_result_is_kept_or_asked_for(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = counts().astype(np.float32) / 4000 - 0.1
+    view = tmp_path / "v.tif"
+    write_volume(view, data, VolumeInfo("v", data.shape, "float32", SPACING, "nucleus", 1))  # type: ignore[arg-type]
+    given = [str(view), str(tmp_path / "out"), "--model", str(model), "--device", "cpu", "--runtime", "torch"]
+    assert main([*given, "--dtype", "uint16"]) == 2
+    error = capsys.readouterr().err
+    assert "v.tif: --dtype uint16: expected intensities over a range of at least 50, got -0.0" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / "v.tif").exists()
+    assert main(given) == 0
+    result = read_volume(tmp_path / "out" / "v.tif").data
+    np.testing.assert_allclose(result, data, rtol=0, atol=1e-6)  # the network returns its view
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_a_settings_file_gives_flags_which_the_command_line_overrides(tmp_path: 
     [
         (None, "expected a readable JSON file, got 'No such file or directory'"),
         ("{", "expected JSON, got"),
+        ("[" * 100_000, "expected JSON, got"),
         ("[1]", "expected an object of flag names, got list"),
         ('{"no_such_flag": 1}', "no_such_flag"),
         ('{"epochs": "many"}', "epochs"),
@@ -227,10 +228,18 @@ def test_errors_become_one_line_and_an_exit_code(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ours"), OSError(errno.EIO, "input/output error")])
-def test_errors_that_are_not_the_users_are_not_hidden(error: Exception) -> None:
+def test_a_fault_of_ours_is_one_line_and_shown_whole_on_demand(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(_: Settings) -> int:
         raise error
 
+    assert run_command(Settings, run, ["a", "b"], prog="tool.py") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{type(error).__name__}: {error}" in line
+    if not isinstance(error, OSError):
+        assert "LIGHTSHEET_DEBUG=1" in line
+    monkeypatch.setenv("LIGHTSHEET_DEBUG", "1")
     with pytest.raises(type(error)):
         run_command(Settings, run, ["a", "b"], prog="tool.py")
 

@@ -7,11 +7,11 @@ import torch
 
 from lightsheet.cli.choose import main
 from lightsheet.cli.main import main as lightsheet
-from lightsheet.core.model_folder import ModelSettings, save_model
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import write_volume
-from lightsheet.fuse.fingerprint import describe_kinds
-from lightsheet.fuse.measure import measure
+from lightsheet.models.fingerprint import describe_kinds
+from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+from lightsheet.specimen.measure import measure
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.reading import write_volume
 from tissue import SPACING, lazy, tissue
 
 STUDIES = {1: SPACING, 2: (3.0, 1.6, 1.6)}
@@ -30,7 +30,11 @@ def made_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for s in studies
         ]
         settings = ModelSettings(
-            {"name": "x"}, ("data/raw_image",), 1.0, 1.0, (8, 8, 8), channel="nucleus", studies=studies
+            {"name": "x"},
+            ModelInputs(("data/raw_image",), 1.0, 1.0),
+            (8, 8, 8),
+            channel="nucleus",
+            studies=studies,
         )
         save_model(folder / name, settings, {"w": torch.zeros(1)}, {"kinds": describe_kinds(images)}, {}, "")
     return folder

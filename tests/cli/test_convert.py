@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightsheet.cli.convert import main
-from lightsheet.core.h5 import ConvertedVolume
+from lightsheet.volumes.h5.reader import ConvertedVolume
 from synthetic import embryo, write_tiff
 
 SHAPE = (16, 24, 26)

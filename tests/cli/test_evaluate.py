@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lightsheet.cli.evaluate import main
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import write_volume
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.reading import write_volume
 
 SHAPE = (14, 18, 20)
 Arrays = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]]

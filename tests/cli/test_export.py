@@ -9,10 +9,10 @@ import torch
 
 from lightsheet.cli import main as lightsheet
 from lightsheet.cli.export import main
-from lightsheet.core.model_folder import ModelSettings, open_model, save_model
-from lightsheet.fuse.loaded_model import load_model
-from lightsheet.fuse.openvino_runtime import has_bf16, has_openvino
-from lightsheet.fuse.parity import read_parity
+from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.runtimes.loading import load_model
+from lightsheet.runtimes.openvino_runtime import has_bf16, has_openvino
+from lightsheet.runtimes.parity import read_parity
 from networks_in_memory import random_network
 from training_data import write_lists
 
@@ -26,7 +26,9 @@ needs_openvino = pytest.mark.skipif(
 def write_model(path: Path) -> Path:
     network, description = random_network(features=2, residual=True)
     torch.nn.init.normal_(network.last_layer().weight, 0.0, 0.02)
-    settings = ModelSettings(description, ("data/raw_image",), 20.0, 50.0, (16, 16, 16), channel="nucleus")
+    settings = ModelSettings(
+        description, ModelInputs(("data/raw_image",), 20.0, 50.0), (16, 16, 16), channel="nucleus"
+    )
     save_model(path, settings, network.state_dict(), {}, {}, "# card")
     return path
 
@@ -52,6 +54,7 @@ def test_a_model_is_exported_and_judged(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"{model}: exported for OpenVINO; bfloat16" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_one_bad_model_of_two_is_told_and_the_other_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -122,7 +125,7 @@ def test_the_shipped_models_are_exported_for_their_weights(path: Path) -> None:
 def test_the_shipped_graphs_give_what_the_shipped_weights_give(path: Path) -> None:
     folder = open_model(path)
     volume = np.random.default_rng(0).random(
-        (len(folder.settings.image_groups), 16, 32, 32), dtype=np.float32
+        (len(folder.settings.inputs.image_groups), 16, 32, 32), dtype=np.float32
     )
     wanted = load_model(folder, "cpu", "fp32", "torch").run(volume)
     found = load_model(folder, "cpu", "fp32", "openvino").run(volume)

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 
 from lightsheet.cli.project import main
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import write_volume
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.reading import write_volume
 
 
 def stack(path: Path, seed: int = 0) -> np.ndarray:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lightsheet.cli import apply, simulate
-from lightsheet.core.volumes import read_volume
 from lightsheet.evaluate.metrics import nssim
+from lightsheet.volumes.reading import read_volume
 
 MODELS = Path(__file__).parents[2] / "resources" / "models"
 MOST_BYTES = 12 * 2**20

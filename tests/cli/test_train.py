@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lightsheet.cli.train import main
-from lightsheet.core.model_folder import open_model
+from lightsheet.models.folder import open_model
+from tiers import slow
 from training_data import write_lists
 
 SCRIPT = Path(__file__).parents[2] / "Source" / "train_script.py"
@@ -30,31 +31,37 @@ def flags(folder: Path, *more: str) -> list[str]:
         "--samples_per_epoch=3",
         "--epochs=1",
         "--num_workers=0",
+        "--no_export",
         *more,
     ]
 
 
 @pytest.mark.parametrize(
-    "groups", [["data/raw_image,data/surface_distance"], ["data/raw_image", "data/surface_distance"]]
+    "groups", [slow(["data/raw_image,data/surface_distance"]), ["data/raw_image", "data/surface_distance"]]
 )
 def test_published_flags_train_a_model(tmp_path: Path, groups: list[str]) -> None:
     write_lists(tmp_path)
     command = flags(tmp_path, "--patch_size", "8", "16", "16", "--in_channels", "2", "--ssim_weight", "100")
     command += ["--layer_norm", "instance", "--backbone", "resunet3d", "--use_fmc_loss", "--batch_size", "2"]
-    assert main([*command, "--image_groups", *groups]) == 0
+    assert main([*command, "--image_groups", *groups]) in (0, 1)
     model = open_model(tmp_path / "model")
-    assert model.settings.image_groups == ("data/raw_image", "data/surface_distance")
+    assert model.settings.inputs.image_groups == ("data/raw_image", "data/surface_distance")
     assert model.settings.network["norm"] == "instance"
     assert model.settings.network["name"] == "resunet3d"
     assert model.settings.training["steps"] == 2
 
 
-def test_preset_of_the_reference_trains(tmp_path: Path) -> None:
+def test_a_model_that_does_not_beat_the_view_is_written_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reference's network says the fused intensity itself, which two steps do not teach it."""
     write_lists(tmp_path)
     preset = SCRIPT.parents[1] / "resources" / "settings" / "reference.json"
     command = flags(tmp_path, "--settings", str(preset), "--patch_size", "16,16,16")
-    assert main(command) == 0
+    assert main(command) == 1
     assert open_model(tmp_path / "model").settings.training["optimizer"] == "radam"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "the model does not beat the view: validation N_SSIM tf -" in last
 
 
 @pytest.mark.parametrize(
@@ -78,26 +85,52 @@ def test_errors_are_one_line_and_leave_no_model(
     assert not (tmp_path / "model").exists()
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_settings_file_gives_flags_of_all_parts_by_their_flat_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lists(tmp_path)
+    (tmp_path / "s.json").write_text('{"in_channels": 5, "image_groups": ["data/raw_image"], "seed": 3}')
+    assert main(flags(tmp_path, "--settings", str(tmp_path / "s.json"))) == 2
+    assert "--in_channels: expected 1 for --image_groups data/raw_image, got 5" in capsys.readouterr().err
+    (tmp_path / "s.json").write_text('{"in_channels": 1, "image_groups": ["data/raw_image"], "seed": 3}')
+    assert main(flags(tmp_path, "--settings", str(tmp_path / "s.json"), "--patch_size", "8,16,16")) in (0, 1)
+    training = open_model(tmp_path / "model").settings.training
+    assert (training["seed"], training["image_groups"]) == (3, ["data/raw_image"])
+    assert "in_channels" not in training
+    assert not any(isinstance(value, dict) for name, value in training.items() if name != "augmentations")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_saves_and_the_same_command_goes_on(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
     write_lists(tmp_path)
     command = [sys.executable, str(SCRIPT), *flags(tmp_path, "--epochs=100000", "--max_minutes=0.05")]
     endless = [part for part in command if not part.startswith("--max_minutes")]
-    process = subprocess.Popen(endless, stderr=subprocess.PIPE, text=True)
+
+    def as_by_default() -> None:
+        signal.signal(number, signal.SIG_DFL)  # ignored where the tests run by nohup
+
+    process = subprocess.Popen(endless, stderr=subprocess.PIPE, text=True, preexec_fn=as_by_default)
     last = tmp_path / "model.training" / "last.ckpt"
     deadline = time.monotonic() + 120
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        os.sched_yield()
-    process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    process.send_signal(number)
     complaint = process.communicate(timeout=60)[1].strip().splitlines()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert complaint[-1].endswith("run the same command again to go on where it stopped")
     assert not (tmp_path / "model").exists()
     result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    assert result.returncode == 0
+    assert result.returncode in (0, 1)  # so short a training need not beat the view
     assert "going on with" in result.stderr
     assert open_model(tmp_path / "model").settings.training["steps"] >= 3
 
 
+@pytest.mark.slow
 def test_two_devices_train_the_same_samples_together(tmp_path: Path) -> None:
     """Distributed data parallel, two processes on the CPU."""
     write_lists(tmp_path)
@@ -110,7 +143,7 @@ def test_two_devices_train_the_same_samples_together(tmp_path: Path) -> None:
         check=False,
         env=environment,
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode in (0, 1), result.stderr
     model = open_model(tmp_path / "model")
     assert model.settings.training["steps"] == 2
     assert (tmp_path / "model.training" / "metrics.csv").read_text().splitlines()[-1].split(",")[2] == "4"

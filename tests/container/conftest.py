@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightsheet.operate.engine import Engine, find_engine
+from lightsheet.operate.doctor.engine import Engine, find_engine
 
 ROOT = Path(__file__).parents[2]
 WANTED = "LIGHTSHEET_CONTAINER_TESTS"

@@ -1,8 +1,11 @@
 """The real image: built by the script, run as the platform runs it, and by the doctor, good and sabotaged."""
 
+import json
 import os
+import re
 import subprocess
 import tarfile
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +15,11 @@ import pytest
 
 from lightsheet.cli import simulate
 from lightsheet.cli.doctor import main as doctor
-from lightsheet.core.volumes import read_volume
-from lightsheet.operate.contract import OUTPUT_FOLDER
-from lightsheet.operate.engine import Engine, Limits
-from lightsheet.operate.importer import has_panimg
-from lightsheet.operate.trial import played
+from lightsheet.operate.container.contract import OUTPUT_FOLDER
+from lightsheet.operate.doctor.engine import Engine, Limits
+from lightsheet.operate.doctor.importer import has_panimg
+from lightsheet.operate.doctor.trial import played
+from lightsheet.volumes.reading import read_volume
 from synthetic import embryo, write_tiff
 
 pytestmark = pytest.mark.timeout(1800)
@@ -43,6 +46,26 @@ def test_the_image_is_small(engine: Engine, image: Path) -> None:
     size = engine.inspect(GOOD).size
     print(f"{variant}: {size / 1e9:.2f} GB unpacked, {image.stat().st_size / 1e9:.2f} GB to upload")
     assert size <= MOST_BYTES[variant]
+
+
+def test_the_bill_of_materials_lists_what_is_inside(image: Path) -> None:
+    (file,) = image.parent.glob("*.sbom.cdx.json")
+    parts = json.loads(file.read_text())["components"]
+    kinds = {part["purl"].partition("/")[0] for part in parts if "purl" in part}
+    assert {"pkg:pypi", "pkg:deb"} <= kinds
+    names = {part["name"] for part in parts}
+    assert {"numpy", "waitress", "libc6", "Generalist"} <= names
+    assert "pip" not in names  # taken out
+
+
+def test_the_labels_tell_the_base_image(engine: Engine, image: Path) -> None:
+    command = [engine.program, *engine.flags, "image", "inspect", "--format", "{{json .Config.Labels}}", GOOD]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    labels = json.loads(done.stdout)
+    assert labels["org.opencontainers.image.base.name"].endswith("debian:bookworm-slim")
+    digest = labels["org.opencontainers.image.base.digest"]
+    print(f"base image: {digest}")
+    assert digest == "unknown" or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
 
 
 def test_the_model_tarball_unpacks_to_model_folders(image: Path) -> None:
@@ -84,8 +107,8 @@ def test_the_doctor_finds_what_was_sabotaged(
 def test_a_view_gets_the_same_result_inside_and_outside(
     engine: Engine, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightsheet.operate.container import make_restorer
-    from lightsheet.operate.contract import Folders
+    from lightsheet.operate.container.contract import Folders
+    from lightsheet.operate.container.work import make_restorer
 
     kind = ["--study", "3", "--channel", "nucleus", "--shape", "40,128,128"]
     assert simulate.main([str(tmp_path / "stacks"), *kind, "--count", "1", "--seed", "31"]) == 0
@@ -134,5 +157,8 @@ def test_the_server_is_ready_within_the_image(engine: Engine, image: Path) -> No
             check=False,
         )
         assert asked.stdout.strip() == "200", asked.stderr
+        began = time.monotonic()  # as process 1 it has to see to signals itself; later it would be killed
+        subprocess.run([*base, "stop", "--time", "90", name], timeout=150, check=True, capture_output=True)
+        assert time.monotonic() - began < 80
     finally:
         subprocess.run([*base, "rm", "--force", name], capture_output=True, timeout=60, check=False)

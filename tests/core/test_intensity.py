@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.intensity import Normalization, percentiles, percentiles_of_slabs
-from lightsheet.core.lazy import LazyVolume
-from lightsheet.core.volume import VolumeInfo
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.lazy import LazyVolume
 
 RANDOM = np.random.default_rng(0)
-VOLUMES = {
+VOLUMES: dict[str, np.ndarray] = {
     "uint16": RANDOM.integers(0, 65536, (7, 31, 29)).astype(np.uint16),
     "dim uint16": RANDOM.poisson(90, (7, 31, 29)).astype(np.uint16),
     "uint8": RANDOM.integers(0, 256, (5, 6, 7)).astype(np.uint8),

@@ -13,8 +13,8 @@ from lightsheet.evaluate import slabs
 from lightsheet.evaluate.image import ImageVolumes, evaluate_image
 from lightsheet.evaluate.metrics import normalized, nssim, score
 from lightsheet.evaluate.preview import Planes
-from lightsheet.evaluate.slabs import ArrayVolume
 from lightsheet.evaluate.ssim import READINGS
+from volumes_in_memory import Memory
 
 SHAPE = (26, 18, 22)
 
@@ -26,11 +26,38 @@ def image(prediction: NDArray[np.generic] | None = None, **info: object) -> Imag
     if prediction is None:
         prediction = ((view.astype(int) + fused) // 2).astype(np.uint16)
     volumes = [
-        ArrayVolume(np.asarray(v), n) for v, n in ((prediction, "p.tif"), (view, "v.tif"), (fused, "f.tif"))
+        Memory(np.asarray(v), None, n) for v, n in ((prediction, "p.tif"), (view, "v.tif"), (fused, "f.tif"))
     ]
     for volume in volumes:
         volume.info = replace(volume.info, **info)
     return ImageVolumes("one", *volumes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gain", "offset"),
+    [
+        ("float32", 1e-4, 0.0),
+        ("float32", 1.0, -500.0),
+        ("float64", 1e-3, 1e6),
+        ("uint32", 1.0, 3e9),
+        ("int32", 3.0, -2e9),
+        ("int16", 1.0, -300.0),
+    ],
+)
+def test_scores_do_not_depend_on_type_gain_and_offset(dtype: str, gain: float, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    fused = rng.gamma(0.6, 400, SHAPE).astype(np.uint16)
+    view = gaussian_filter(fused, 0.8)
+    prediction = ((view.astype(int) + fused) // 2).astype(np.uint16)
+    plain = score(prediction, fused)
+    others = [(offset + gain * v.astype(np.float64)).astype(dtype) for v in (prediction, view)]
+    volumes = [Memory(v, None, n) for v, n in zip((*others, fused), ("p.tif", "v.tif", "f.tif"), strict=True)]
+    result = evaluate_image(ImageVolumes("one", *volumes))
+    for reading in READINGS:
+        expected = nssim(prediction, view, fused, reading)
+        assert result.n_ssim("prediction", reading) == pytest.approx(expected, abs=1e-5)
+    assert result.scores["prediction"].psnr == pytest.approx(plain.psnr, abs=1e-4)
+    assert result.scores["prediction"].pearson == pytest.approx(plain.pearson, abs=1e-6)
 
 
 @pytest.mark.parametrize("planes_at_a_time", [1, 4, 64])
@@ -110,14 +137,14 @@ def test_a_constant_prediction_is_scored_and_told(value: int) -> None:
 
 
 def test_all_background_is_defined() -> None:
-    flat = ArrayVolume(np.zeros(SHAPE, np.uint16), "flat.tif")
+    flat = Memory(np.zeros(SHAPE, np.uint16), None, "flat.tif")
     result = evaluate_image(ImageVolumes("flat", flat, flat, flat), planes=Planes.spread(SHAPE, 2, 10))
     assert all(result.n_ssim("prediction", reading) == 0.0 for reading in READINGS)
     assert result.scores["prediction"].mae == 0.0
 
 
 def test_notes_tell_what_a_reader_must_know() -> None:
-    thin = [ArrayVolume(np.random.default_rng(i).random((4, 20, 20)).astype(np.float32)) for i in range(3)]
+    thin = [Memory(np.random.default_rng(i).random((4, 20, 20)).astype(np.float32), None) for i in range(3)]
     notes = evaluate_image(ImageVolumes("thin", thin[0], thin[1], thin[1])).notes
     assert notes[0] == "an axis is shorter than 11: the SSIM window is 3 x 11 x 11 (Z x Y x X)"
     assert notes[1].startswith("channel unknown (--channel): the Gaussian has sigma 0.442")

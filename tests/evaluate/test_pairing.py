@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lightsheet.core.errors import NotFoundError, SettingsError
-from lightsheet.evaluate.pairing import channel_in_name, key_of, name_of, pair_by_list, pair_by_name
+from lightsheet.core.names import stem_of
+from lightsheet.evaluate.pairing import channel_in_name, key_of, pair_by_list, pair_by_name
 
 
 def paths(*names: str) -> list[Path]:
@@ -29,7 +30,7 @@ def test_names_of_one_image(name: str) -> None:
 
 
 def test_names_keep_their_dots_and_roles() -> None:
-    assert name_of(Path("a/b.c_angle.ome.tif")) == "b.c_angle"
+    assert stem_of(Path("a/b.c_angle.ome.tif")) == "b.c_angle"
     assert channel_in_name("image_1_membrane") == "membrane"
     assert channel_in_name("image_1_nucleusish") is None
 

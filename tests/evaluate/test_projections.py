@@ -56,3 +56,11 @@ def test_montage_is_to_scale() -> None:
     assert {(1, 6 + 6 + 4), (1, 6 + 6 + 5)} <= places  # YZ to the right: columns are Z, plane 2
     assert {(4 + 6 + 4, 5), (4 + 6 + 5, 5)} <= places  # XZ below: rows are Z
     assert picture[0, 0] == picture[1, 12] == 0
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1e-12, 0.0), (1.0, -7000.0), (1e-3, 1e6)])
+def test_a_montage_looks_the_same_whatever_the_numbers(gain: float, offset: float) -> None:
+    data = np.random.default_rng(2).integers(0, 6000, (5, 7, 6)).astype(np.float64)
+    wanted = montage(projected(data, [5]), None).astype(int)
+    assert np.abs(montage(projected(gain * data + offset, [5]), None) - wanted).max() <= 1
+    assert len(np.unique(wanted)) > 50

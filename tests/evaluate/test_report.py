@@ -14,7 +14,7 @@ import pytest
 from lightsheet.evaluate.image import ImageVolumes, evaluate_image
 from lightsheet.evaluate.pictures import panels, pictures_of
 from lightsheet.evaluate.report import Shown, planes_for, write_report
-from lightsheet.evaluate.slabs import ArrayVolume
+from volumes_in_memory import Memory
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -66,7 +66,7 @@ def shown(number: int) -> Shown:
     fused = (4000 * rng.random(SHAPE) ** 6).astype(np.uint16)
     view = (0.6 * fused + 300 * rng.random(SHAPE)).astype(np.uint16)
     prediction = (0.9 * fused + 100 * rng.random(SHAPE)).astype(np.uint16)
-    volumes = [ArrayVolume(v, f"{name}.tif") for v, name in ((prediction, "p"), (view, "v"), (fused, "f"))]
+    volumes = [Memory(v, None, f"{name}.tif") for v, name in ((prediction, "p"), (view, "v"), (fused, "f"))]
     for volume in volumes:
         volume.info = replace(
             volume.info,
@@ -137,7 +137,7 @@ def test_pictures_are_jpegs_of_the_told_size() -> None:
     assert pictures.sections[0].size[1] == 80
 
 
-def test_many_images_get_fewer_and_smaller_pictures(report: Path, tmp_path: Path) -> None:
+def test_many_images_get_fewer_and_smaller_pictures() -> None:
     assert [
         (len(p.kept), p.factor) for p in (planes_for(n, (309, 1920, 1920)) for n in (1, 12, 24, 400))
     ] == [
@@ -146,6 +146,10 @@ def test_many_images_get_fewer_and_smaller_pictures(report: Path, tmp_path: Path
         (12, 12),
         (12, 12),
     ]
+
+
+@pytest.mark.slow
+def test_of_many_images_some_have_pictures(report: Path, tmp_path: Path) -> None:
     one = shown(0)
     many = [replace(one, result=replace(one.result, name=f"image_{i}")) for i in range(40)]
     write_report(tmp_path / "many.html", many, [], [])

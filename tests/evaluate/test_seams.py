@@ -86,3 +86,14 @@ def test_cuts_from_a_step_and_from_provenance() -> None:
 def test_reference_must_have_the_shape() -> None:
     with pytest.raises(VolumeError, match=r"expected a reference of shape \(40, 48, 48\), got \(1, 2, 3\)"):
         seam_index(noise(), CUTS, np.zeros((1, 2, 3), np.float32))
+
+
+def test_a_large_offset_hides_no_seam() -> None:
+    data = noise().astype(np.float64)
+    data[20:] += 3
+    wanted = seam_index(data, CUTS)
+    assert seam_index(data + 1e9, CUTS).zyx == pytest.approx(wanted.zyx, rel=1e-4)
+    whole = np.rint(1000 * data)
+    assert seam_index((3e9 + whole).astype(np.uint32), CUTS, np.full(SHAPE, 3e9)).zyx == pytest.approx(
+        seam_index(whole, CUTS).zyx, rel=1e-6
+    )

@@ -11,12 +11,11 @@ from scipy import ndimage
 
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.errors import ModelError
-from lightsheet.core.model_folder import GUARD, ModelSettings, open_model, save_model
-from lightsheet.core.splits import read_pairs
+from lightsheet.datasets.splits import read_pairs
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.evaluate.ssim import READINGS
-from lightsheet.fuse.altered import Alteration
-from lightsheet.fuse.calibrate import (
+from lightsheet.fuse.guard.alterations import Alteration
+from lightsheet.fuse.guard.calibrate import (
     GATES,
     WHOLE,
     Sample,
@@ -27,9 +26,11 @@ from lightsheet.fuse.calibrate import (
     losses_left,
     what_it_would_do,
 )
-from lightsheet.fuse.data import open_pair
-from lightsheet.fuse.guard import Gate, guard_of
+from lightsheet.fuse.guard.guard import GUARD, Gate, guard_of
+from lightsheet.fuse.training.pairs import open_pair
+from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
 from networks_in_memory import random_network
+from tiers import slow
 from training_data import blobs, write_lists
 
 
@@ -139,14 +140,16 @@ def test_shares_are_those_of_the_corrections_that_were_right() -> None:
     np.testing.assert_array_equal(shares[1:5], 1.0)  # sizes that did not occur
 
 
-@pytest.mark.parametrize(("norm", "count"), [("none", 16), ("instance", 8)])
+@pytest.mark.parametrize(("norm", "count"), [("none", 16), slow("instance", 8)])
 def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil(
     tmp_path: Path, norm: str, count: int
 ) -> None:
     _, val = write_lists(tmp_path, train=1, val=2)
     # it multiplies the view by something that changes from voxel to voxel
     network, description = random_network(1, residual=True, norm=norm)
-    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    settings = ModelSettings(
+        dict(description), ModelInputs((RAW_IMAGE,), 50.0, 100.0), (16, 16, 16), "nucleus", (1,)
+    )
     folder = save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
     pairs = [open_pair(pair, (RAW_IMAGE,), 50.0, 100.0) for pair in read_pairs(val, tmp_path)]
     guard = calibrate(folder, pairs, count, device="cpu")
@@ -167,7 +170,9 @@ def test_too_few_volumes_with_a_score_are_an_error() -> None:
 
 def test_a_guard_survives_its_file(tmp_path: Path) -> None:
     network, description = random_network(residual=True)
-    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    settings = ModelSettings(
+        dict(description), ModelInputs((RAW_IMAGE,), 50.0, 100.0), (16, 16, 16), "nucleus", (1,)
+    )
     folder = save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
     guard = fit_guard([sample(number, number / 20 - 0.5) for number in range(20)], "model")
     (folder.path / GUARD).write_text(json.dumps(guard.as_json(folder)))

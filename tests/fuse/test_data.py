@@ -11,17 +11,12 @@ from torch.utils.data import DataLoader
 
 from lightsheet.core.errors import MetadataError, SettingsError, SplitError, VolumeError
 from lightsheet.core.progress import LOG
-from lightsheet.fuse.data import (
-    PatchDataset,
-    fit_patch,
-    kind_of,
-    open_volumes,
-    samples_per_epoch,
-    validation_region,
-)
-from lightsheet.fuse.sampler import SampleNumbers
-from lightsheet.fuse.settings import AugmentSettings, TrainSettings
-from training_data import blobs, write_h5, write_lists, write_pair
+from lightsheet.fuse.training.data import PatchDataset
+from lightsheet.fuse.training.pairs import kind_of, open_volumes, shapes_of
+from lightsheet.fuse.training.settings import TrainSettings
+from lightsheet.training.augment_settings import AugmentSettings
+from lightsheet.training.sampling import fit_patch, sample_numbers, samples_per_epoch
+from training_data import blobs, train_settings, write_h5, write_lists, write_pair
 
 NOTHING = AugmentSettings(flip_zyx=(0, 0, 0), rot90=0)
 
@@ -33,14 +28,14 @@ def settings_for(folder: Path, **changes: Any) -> TrainSettings:
         "output_path": folder / "model",
         "data_root": folder,
     }
-    return TrainSettings(**(values | changes))
+    return train_settings(**(values | changes))
 
 
 def test_a_patch_is_the_channels_and_the_fused_voxels_of_one_region(tmp_path: Path) -> None:
     write_lists(tmp_path, train=1)
     pairs = open_volumes(settings_for(tmp_path)).train
-    channels, fused, lack = PatchDataset(pairs, (8, 16, 16), 0.75, NOTHING, seed=3)[11]
-    assert lack.tolist() == [1.0, 1.0]
+    channels, fused, headroom = PatchDataset(pairs, (8, 16, 16), 0.75, NOTHING, seed=3)[11]
+    assert headroom.tolist() == [1.0, 1.0]
     view, truth = blobs((16, 24, 24), 0)
     starts = np.argwhere(truth == fused[0, 0, 0, 0].item())
     z, y, x = starts[0] if len(starts) == 1 else np.argwhere(view == channels[0, 0, 0, 0].item())[0]
@@ -56,7 +51,7 @@ def test_samples_are_the_same_with_reading_processes_and_without(tmp_path: Path)
         open_volumes(settings_for(tmp_path)).train, (8, 8, 8), 0.75, AugmentSettings(noise=0.5), seed=1
     )
     loader: DataLoader[Any] = DataLoader(
-        dataset, sampler=SampleNumbers(3, 9), num_workers=1, multiprocessing_context="spawn"
+        dataset, sampler=sample_numbers(3, 9), num_workers=1, multiprocessing_context="spawn"
     )
     for number, (channels, fused, _) in zip(range(3, 9), loader, strict=True):
         wanted = dataset[number]
@@ -95,7 +90,7 @@ def test_patches_shrink_to_the_smallest_volume_and_the_stride_with_a_message(
     (tmp_path / "train.csv").write_text(lines[0])
     (tmp_path / "val.csv").write_text(lines[1])
     volumes = open_volumes(settings_for(tmp_path))
-    assert fit_patch(wanted, volumes.train + volumes.val, (8, 8, 8)) == patch
+    assert fit_patch(wanted, shapes_of(volumes.train + volumes.val), (8, 8, 8)) == patch
     assert ("so that it fits" in caplog.text) == says
 
 
@@ -103,16 +98,15 @@ def test_a_volume_smaller_than_the_stride_is_refused(tmp_path: Path) -> None:
     write_lists(tmp_path, shape=(6, 24, 24))
     pairs = open_volumes(settings_for(tmp_path)).train
     with pytest.raises(VolumeError, match=r"image_0_.*expected at least 8 voxels along Z .*got 6"):
-        fit_patch((64, 64, 64), pairs, (8, 8, 8))
+        fit_patch((64, 64, 64), shapes_of(pairs), (8, 8, 8))
 
 
 def test_an_epoch_has_as_many_voxels_as_the_volumes_in_whole_steps(tmp_path: Path) -> None:
     write_lists(tmp_path, train=2, shape=(16, 64, 64))
-    pairs = open_volumes(settings_for(tmp_path)).train
-    assert samples_per_epoch(settings_for(tmp_path), pairs, (8, 8, 8)) == 2 * 16 * 64 * 64 // 512
-    assert samples_per_epoch(settings_for(tmp_path), pairs, (16, 64, 64)) == 50
-    given = settings_for(tmp_path, samples_per_epoch=7, batch_size=3)
-    assert samples_per_epoch(given, pairs, (8, 8, 8)) == 9
+    shapes = shapes_of(open_volumes(settings_for(tmp_path)).train).values()
+    assert samples_per_epoch(-1, 1, shapes, (8, 8, 8)) == 2 * 16 * 64 * 64 // 512
+    assert samples_per_epoch(-1, 1, shapes, (16, 64, 64)) == 50
+    assert samples_per_epoch(7, 3, shapes, (8, 8, 8)) == 9
 
 
 def test_validation_takes_the_whole_volume_or_a_block_around_the_specimen(tmp_path: Path) -> None:
@@ -125,12 +119,12 @@ def test_validation_takes_the_whole_volume_or_a_block_around_the_specimen(tmp_pa
     write_lists(tmp_path / "other")
     (tmp_path / "val.csv").write_text("other/image_0_nucleus_angle.h5;other/image_0_nucleus_fused.h5")
     pair = open_volumes(settings_for(tmp_path, image_groups=("data/raw_image",))).train[0]
-    assert validation_region(pair) == (slice(0, 16), slice(0, 40), slice(0, 80))
-    block = validation_region(pair, most_voxels=8 * 20 * 40)
+    assert pair.validation_region() == (slice(0, 16), slice(0, 40), slice(0, 80))
+    block = pair.validation_region(most_voxels=8 * 20 * 40)
     assert [part.stop - part.start for part in block] == [8, 20, 40]
     assert block[1].start == 0
     assert block[2].start <= 60 and block[2].stop >= 76
-    assert [p.stop - p.start for p in validation_region(pair, fixed_zyx=(8, 8, 16))] == [8, 8, 16]
+    assert [p.stop - p.start for p in pair.validation_region(fixed_zyx=(8, 8, 16))] == [8, 8, 16]
 
 
 def test_kind_of_the_volumes(tmp_path: Path) -> None:

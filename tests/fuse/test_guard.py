@@ -13,18 +13,29 @@ from scipy import ndimage
 
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.errors import ModelError, SettingsError
-from lightsheet.core.model_folder import GUARD, ModelFolder, ModelSettings, open_model, save_model
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import read_info, read_volume, write_volume
-from lightsheet.fuse.confidence import GainSums, GainTable, table_of
-from lightsheet.fuse.evidence import features_of, predicted_blocks, sample_blocks
-from lightsheet.fuse.fuse_file import Fused, Fuser
+from lightsheet.core.fields import object_of
+from lightsheet.fuse.fuser import Fused
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.guard import RISK, Gate, Guard, choose_gate, guard_of, mean_gate
-from lightsheet.fuse.measure import measure
-from lightsheet.fuse.process import Process
-from networks_in_memory import Memory, model_of, plain_inputs, random_network
+from lightsheet.fuse.guard.evidence import features_of, predicted_blocks, sample_blocks
+from lightsheet.fuse.guard.gain_map import GainSums, GainTable
+from lightsheet.fuse.guard.gaussian_process import Process
+from lightsheet.fuse.guard.guard import GUARD, RISK, Gate, Guard, choose_gate, guard_of, mean_gate
+from lightsheet.fuse.physics.estimate import estimate
+from lightsheet.fuse.physics.step import PhysicsVolume
+from lightsheet.fuse.predict import Fuser
+from lightsheet.models.folder import (
+    ModelFolder,
+    ModelInputs,
+    ModelSettings,
+    open_model,
+    save_model,
+)
+from lightsheet.specimen.measure import measure
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.reading import open_volume, read_info, read_volume, write_volume
+from networks_in_memory import model_of, plain_inputs, random_network
 from training_data import blobs
+from volumes_in_memory import Memory
 
 SHAPE = (40, 48, 56)
 HALF_AND_WHOLE = (Gate(0.5), Gate(1.0))
@@ -111,7 +122,7 @@ def test_a_view_unlike_all_held_out_ones_is_kept_and_told_by_what() -> None:
     assert (near.gate.share, near.unlike) == (1.0, ())
     far = guard.judge({"noise": 5.0, "contrast": 3.0 + 1.45 * 0.1})
     assert (far.gate.share, far.unlike) == (0.0, ("contrast",))
-    assert str(far) == "the view is kept, it is unlike all that the guard was fitted to, by contrast"
+    assert str(far) == "no gain expected: the view is unlike all that the guard was fitted to, by contrast"
     assert far.record()["unlike"] == ["contrast"]
     assert guard.judge({"noise": 1.0, "contrast": 2.0}).unlike == ("noise", "contrast")
 
@@ -144,15 +155,15 @@ def test_corrections_are_applied_by_their_size() -> None:
 
 
 def test_blocks_lie_in_the_volume_at_multiples_of_the_stride_and_are_few() -> None:
-    program = model_of(*random_network()).program
+    facts = model_of(*random_network()).facts
     for shape, most in (((40, 48, 56), 1), ((300, 900, 700), 8), ((5, 700, 9), 8)):
-        blocks = sample_blocks(shape, program)
+        blocks = sample_blocks(shape, facts)
         assert 1 <= len(blocks) <= most
         for block in blocks:
-            for part, n, stride in zip(block, shape, program.stride_zyx, strict=True):
+            for part, n, stride in zip(block, shape, facts.stride_zyx, strict=True):
                 assert 0 <= part.start < part.stop <= n
                 assert part.start % stride == 0
-    starts = np.array([[part.start for part in block] for block in sample_blocks((300, 900, 700), program)])
+    starts = np.array([[part.start for part in block] for block in sample_blocks((300, 900, 700), facts)])
     assert (starts.max(axis=0) - starts.min(axis=0) > np.array([130, 380, 280])).all()
 
 
@@ -179,7 +190,9 @@ def features(data: np.ndarray, *, identity: bool = False) -> dict[str, float]:
 @pytest.fixture
 def folder(tmp_path: Path) -> ModelFolder:
     network, description = random_network(residual=True)
-    settings = ModelSettings(dict(description), (RAW_IMAGE,), 50.0, 100.0, (16, 16, 16), "nucleus", (1,))
+    settings = ModelSettings(
+        dict(description), ModelInputs((RAW_IMAGE,), 50.0, 100.0), (16, 16, 16), "nucleus", (1,)
+    )
     return save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
 
 
@@ -203,13 +216,49 @@ def fuse(folder: ModelFolder, tmp_path: Path, name: str, **changes: object) -> t
 def test_where_no_gain_is_expected_the_view_is_kept_voxel_by_voxel(
     folder: ModelFolder, tmp_path: Path
 ) -> None:
-    fused, result = fuse(with_guard(folder, 0.5), tmp_path, "kept.tif")
-    assert fused.gate == 0.0
+    fused, result = fuse(with_guard(folder, 0.5), tmp_path, "kept.tif", fallback="view")
+    assert (fused.gate, fused.instead) == (0.0, "view")
     np.testing.assert_array_equal(result, read_volume(tmp_path / "view.tif").data)
     record = read_info(tmp_path / "kept.tif").metadata["lightsheet"]
     assert record["guard"]["model"]["gate"] == 0.0
     assert record["guard"]["model"]["risk"] > 0.99
     assert not list(tmp_path.glob(".*journal"))
+
+
+def test_where_no_gain_is_expected_the_physics_step_is_taken(folder: ModelFolder, tmp_path: Path) -> None:
+    fused, result = fuse(with_guard(folder, 0.5), tmp_path, "stepped.tif")
+    assert (fused.gate, fused.instead) == (0.0, "physics")
+    with open_volume(tmp_path / "view.tif") as volume:
+        expected = PhysicsVolume(volume, estimate(volume)).read(0, SHAPE[0])
+    np.testing.assert_array_equal(result, np.rint(expected))
+    record = read_info(tmp_path / "stepped.tif").metadata["lightsheet"]
+    assert (record["instead"], record["model"]) == ("physics", "model")
+    again, _ = fuse(with_guard(folder, 0.5), tmp_path, "stepped.tif")
+    assert (again.done_before, again.gate, again.instead) == (True, 0.0, "physics")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "stored"),
+    [
+        ("uint8", 0.0, "float32"),
+        ("int16", -900.0, "float32"),
+        ("float32", -0.5, "float32"),
+        ("uint32", 3e9, "float64"),
+        ("int32", 0.0, "float64"),
+    ],
+)
+def test_a_view_of_any_type_is_kept_voxel_by_voxel(
+    folder: ModelFolder, tmp_path: Path, dtype: str, offset: float, stored: str
+) -> None:
+    scale = {"uint8": 40, "float32": 0.1}.get(dtype, 1000)
+    data = (offset + scale * blobs(SHAPE, 3)[0].astype(np.float64).clip(0, 6)).astype(dtype)
+    if dtype == "int32":
+        data[0, 0, 0] = 2**30 + 1  # no number of float32
+    write_volume(tmp_path / "view.tif", data, VolumeInfo("v", SHAPE, dtype, (1.0, 0.5, 0.5), "nucleus", 1))
+    fused, result = fuse(with_guard(folder, 0.5), tmp_path, "kept.tif", fallback="view")
+    assert fused.gate == 0.0
+    assert result.dtype.name == stored
+    np.testing.assert_array_equal(result, data)
 
 
 def test_the_part_of_the_view_that_remains_is_smoothed(folder: ModelFolder, tmp_path: Path) -> None:
@@ -295,7 +344,7 @@ def test_gains_are_those_of_the_held_out_volumes_by_size_of_the_change_and_brigh
     assert gains[:, 50:].mean() == pytest.approx(0.75, abs=0.05)
     assert gains[:, :30].mean() == pytest.approx(0.0, abs=0.05)
     np.testing.assert_allclose(sums.table().at(view, prediction, 0.5), 0.75 * gains, atol=1e-6)
-    again = table_of(json.loads(json.dumps(sums.table().as_json())))
+    again = object_of(GainTable, json.loads(json.dumps(sums.table().as_json())))
     np.testing.assert_allclose(again.gains, sums.table().gains, atol=1e-5)
 
 
@@ -310,6 +359,16 @@ def test_a_run_that_is_done_is_kept_with_its_gate_and_another_guard_makes_it_ane
     other, _ = fuse(with_guard(folder, -1.0), tmp_path, "result.tif")
     assert not other.done_before
     assert other.gate == 1.0
+
+
+def test_a_guard_is_made_once_for_an_opened_folder(folder: ModelFolder) -> None:
+    opened = open_model(with_guard(folder, 0.5).path)
+    first = guard_of(opened)
+    assert first is not None
+    assert guard_of(opened) is first
+    again = guard_of(open_model(with_guard(folder, -1.0).path))
+    assert again is not None
+    assert again.values[0, 0, 0] != first.values[0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,16 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from lightsheet.core.errors import SettingsError, VolumeError
-from lightsheet.core.splits import read_pairs
-from lightsheet.fuse.augment import AugmentSettings
-from lightsheet.fuse.data import PatchDataset, open_pair
-from lightsheet.fuse.degradation import Degradation, degradation_of, estimate, read_degradation
-from lightsheet.fuse.physics import degraded, numbers_of, physics_loss
-from lightsheet.fuse.settings import TrainSettings
-from lightsheet.fuse.train import train
-from training_data import write_lists
+from lightsheet.datasets.splits import read_pairs
+from lightsheet.fuse.physics.degradation import Degradation, degradation_of, estimate, read_degradation
+from lightsheet.fuse.physics.loss import degraded, numbers_of, physics_loss
+from lightsheet.fuse.training.data import PatchDataset
+from lightsheet.fuse.training.pairs import open_pair
+from lightsheet.fuse.training.settings import TrainSettings
+from lightsheet.fuse.training.train import train
+from lightsheet.training.augment_settings import AugmentSettings
+from lightsheet.training.settings import FitSettings
+from training_data import changed, train_settings, write_lists
 
 SPACING = (1.0, 0.4, 0.4)
 TRUTH = Degradation(0.8, 0.01, 0.02, 0.8, 0.4, 0.5, 2e-4, 1e-4)
@@ -131,21 +133,23 @@ def test_view_and_path_are_turned_with_the_patch_but_their_optics_are_left(tmp_p
         assert numbers[-3:].tolist() == [2.0, 0.5, 0.5]
 
 
+@pytest.mark.slow
 def test_training_with_physics_logs_its_term_and_another_result(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_lists(tmp_path, shape=(16, 48, 48))
-    plain = TrainSettings(
-        tmp_path / "train.csv", tmp_path / "val.csv", tmp_path / "plain", data_root=tmp_path,
+    plain = train_settings(
+        train_list=tmp_path / "train.csv", val_list=tmp_path / "val.csv", output_path=tmp_path / "plain",
+        data_root=tmp_path,
         feat_channels=2, patch_size=(8, 16, 16), samples_per_epoch=4, epochs=2, precision="fp32",
-        accelerator="cpu", num_workers=0,
+        accelerator="cpu", num_workers=0, export=False,
     )  # fmt: skip
-    with_physics = dataclasses.replace(plain, output_path=tmp_path / "physics", use_physics=True)
+    with_physics = changed(plain, output_path=tmp_path / "physics", use_physics=True)
     rows = {}
     for settings in (plain, with_physics):
         train(settings)
-        with (settings.logs / "metrics.csv").open(newline="") as stream:
-            rows[settings.output_path.name] = list(csv.DictReader(stream))[-1]
+        with (settings.fit.logs / "metrics.csv").open(newline="") as stream:
+            rows[settings.fit.output_path.name] = list(csv.DictReader(stream))[-1]
     assert float(rows["plain"]["physics"]) == 0.0
     assert float(rows["physics"]["physics"]) > 0.05
     excess = float(rows["physics"]["loss"]) - float(rows["plain"]["loss"])
@@ -155,7 +159,7 @@ def test_training_with_physics_logs_its_term_and_another_result(
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("plain", "physics")]
     assert weights[0] != weights[1]
     # a finished run that is only written again has no use for the physics of its volumes
-    shutil.rmtree(with_physics.output_path)
+    shutil.rmtree(with_physics.fit.output_path)
     caplog.set_level(logging.INFO, "lightsheet")
     caplog.clear()
     train(with_physics)
@@ -175,11 +179,11 @@ def test_numbers_that_are_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gain": None}, "expected a number from 0 on for 'gain', got None"),
-        ({"shot": -1}, "expected a number from 0 on for 'shot', got -1"),
+        ({"gain": None}, "gain: expected a number, got None"),
+        ({"shot": -1}, "shot: expected at least 0, got -1"),
         ({"haze": 1}, "expected an object with gain, offset, loss_per_um"),
-        ({"gain": 0}, "expected a gain and a noise above 0"),
-        ({"floor": 0, "shot": 0}, "expected a gain and a noise above 0"),
+        ({"gain": 0}, "gain: expected above 0, got 0"),
+        ({"floor": 0, "shot": 0}, "expected a noise above 0, got 0 for shot and floor"),
     ],
 )
 def test_wrong_numbers_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -201,4 +205,6 @@ def test_files_that_can_not_serve(tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="expected a specimen of at least 20 blocks"):
         estimate(tiny, tiny, tiny, SPACING)
     with pytest.raises(SettingsError, match="--physics_parameters: expected --use_physics with it"):
-        TrainSettings(lists[0], lists[1], tmp_path / "m", physics_parameters=tmp_path / "x.json").check()
+        TrainSettings(
+            lists[0], lists[1], FitSettings(tmp_path / "m"), physics_parameters=tmp_path / "x.json"
+        ).check()

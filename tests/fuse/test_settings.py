@@ -7,28 +7,26 @@ from typing import Any
 
 import pytest
 
+from lightsheet.cli.train import TrainCommand
 from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import SettingsError
-from lightsheet.fuse.settings import TrainSettings
+from lightsheet.fuse.training.settings import TrainSettings
+from lightsheet.training.settings import FitSettings
+from training_data import changed
 
-BASE = TrainSettings(train_list=Path("t.csv"), val_list=Path("v.csv"), output_path=Path("models/m"))
+BASE = TrainSettings(Path("t.csv"), Path("v.csv"), FitSettings(Path("models/m")))
 
 
 def test_defaults_are_those_of_the_challenge_and_pass_the_check() -> None:
     BASE.check()
-    assert BASE.patch_size == (64, 256, 256)
+    assert BASE.fit.patch_size == (64, 256, 256)
     assert BASE.feat_channels == 16
-    assert BASE.logs == Path("models/m.training")
+    assert BASE.fit.logs == Path("models/m.training")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"in_channels": 4},
-            "--in_channels: expected 3 for --image_groups data/raw_image.*, got 4",
-        ),
-        ({"out_channels": 2}, "--out_channels: expected 1, the fused volume, got 2"),
         ({"samples_per_epoch": 0}, "--samples_per_epoch: expected at least 1, or -1 .*got 0"),
         ({"epochs": 0}, "--epochs: expected a number above 0, got 0"),
         ({"learning_rate": float("nan")}, "--learning_rate: expected a number above 0, got nan"),
@@ -40,17 +38,31 @@ def test_defaults_are_those_of_the_challenge_and_pass_the_check() -> None:
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        dataclasses.replace(BASE, **changes).check()
+        changed(BASE, **changes).check()
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ({"in_channels": 4}, "--in_channels: expected 3 for --image_groups data/raw_image.*, got 4"),
+        ({"out_channels": 2}, "--out_channels: expected 1, the fused volume, got 2"),
+    ],
+)
+def test_published_numbers_of_channels_that_do_not_fit_are_refused(
+    channels: dict[str, int], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TrainCommand(BASE, **channels).check()
 
 
 def test_right_number_of_channels_is_accepted() -> None:
-    dataclasses.replace(BASE, image_groups=(RAW_IMAGE, SURFACE_DISTANCE), in_channels=2).check()
+    TrainCommand(changed(BASE, image_groups=(RAW_IMAGE, SURFACE_DISTANCE)), in_channels=2).check()
 
 
 def test_a_longer_run_is_the_same_run_and_another_patch_is_not() -> None:
-    assert dataclasses.replace(BASE, epochs=7, num_workers=3, max_minutes=1.0).fixed() == BASE.fixed()
-    assert dataclasses.replace(BASE, patch_size=(8, 8, 8)).fixed() != BASE.fixed()
-    assert dataclasses.replace(BASE, seed=2).fixed() != BASE.fixed()
+    assert changed(BASE, epochs=7, num_workers=3, max_minutes=1.0).fixed() == BASE.fixed()
+    assert changed(BASE, patch_size=(8, 8, 8)).fixed() != BASE.fixed()
+    assert changed(BASE, seed=2).fixed() != BASE.fixed()
 
 
 def test_kept_settings_survive_json() -> None:
@@ -60,7 +72,8 @@ def test_kept_settings_survive_json() -> None:
 def test_preset_of_the_reference_names_existing_settings_and_its_recipe() -> None:
     file = Path(__file__).parents[2] / "resources" / "settings" / "reference.json"
     content = json.loads(file.read_text())
-    assert set(content) <= {field.name for field in dataclasses.fields(TrainSettings)}
+    fields = [*dataclasses.fields(TrainSettings), *dataclasses.fields(FitSettings)]
+    assert set(content) <= {field.name for field in fields}
     wanted = {
         "backbone": "unet3d",
         "feat_channels": 16,

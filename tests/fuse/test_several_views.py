@@ -7,24 +7,27 @@ import numpy as np
 import pytest
 import torch
 
+from lightsheet.cli.train import TrainCommand
 from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import ModelError, SettingsError, VolumeError
-from lightsheet.core.model_folder import ModelFolder, ModelSettings, open_model, save_model
-from lightsheet.core.splits import read_pairs
-from lightsheet.core.view_names import further_view, further_views, is_further_view
-from lightsheet.core.volume import VolumeInfo
-from lightsheet.core.volumes import read_volume, write_volume
+from lightsheet.core.names import further_view, further_views, is_further_view
+from lightsheet.datasets.splits import read_pairs
 from lightsheet.evaluate.metrics import nssim
-from lightsheet.fuse.augment import AugmentSettings, augment
-from lightsheet.fuse.data import PatchDataset, leave_out_views, open_pair, views_of
-from lightsheet.fuse.fuse_file import Fuser
 from lightsheet.fuse.fusion_settings import FusionSettings
-from lightsheet.fuse.loaded_model import load_model
-from lightsheet.fuse.parity import predict_block
-from lightsheet.fuse.settings import TrainSettings
-from lightsheet.fuse.train import train
+from lightsheet.fuse.predict import Fuser
+from lightsheet.fuse.training.data import PatchDataset, leave_out_views
+from lightsheet.fuse.training.pairs import open_pair, views_of
+from lightsheet.fuse.training.settings import TrainSettings
+from lightsheet.fuse.training.train import train
+from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, open_model, save_model
 from lightsheet.networks import build
-from training_data import blobs, write_h5, write_lists
+from lightsheet.runtimes.blocks import predict_block
+from lightsheet.runtimes.loading import load_model
+from lightsheet.training.augment import augment
+from lightsheet.training.augment_settings import AugmentSettings
+from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.reading import read_volume, write_volume
+from training_data import blobs, train_settings, write_h5, write_lists
 
 GROUPS = (RAW_IMAGE, SURFACE_DISTANCE, LIGHT_MAP)
 SHAPE = (16, 24, 24)
@@ -55,9 +58,10 @@ def settings_for(folder: Path, **changes: object) -> TrainSettings:
         "precision": "fp32",
         "accelerator": "cpu",
         "num_workers": 0,
+        "export": False,
         "views": 3,
     }
-    return TrainSettings(**(values | changes))  # type: ignore[arg-type]
+    return train_settings(**(values | changes))
 
 
 def test_names_of_views(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_each_view_gets_optics_of_its_own() -> None:
 def test_a_model_is_judged_with_all_views_and_with_the_first_alone(tmp_path: Path) -> None:
     write_views(tmp_path, 3)
     model = open_model(train(settings_for(tmp_path, learning_rate=1e-2, ema=0.0)))
-    assert model.settings.views == 3
+    assert model.settings.inputs.views == 3
     assert model.settings.network["in_channels"] == 5
     rows = model.scores["volumes"]
     assert [row["name"].partition(", ")[2] for row in rows] == ["3 views", "1 view"]
@@ -120,7 +124,7 @@ def test_a_model_is_judged_with_all_views_and_with_the_first_alone(tmp_path: Pat
     channels, fused = pair.read((slice(0, 16), slice(0, 24), slice(0, 24)))
     loaded = load_model(model, "cpu", "fp32", "torch")
     for row in rows:
-        prediction = predict_block(loaded.program, loaded.runtime, channels)
+        prediction = predict_block(loaded.facts, loaded.runtime, channels)[0]
         assert nssim(prediction, channels[0], fused, "tf") == pytest.approx(row["n_ssim_tf"], abs=1e-4)
         channels[3:] = channels[0]
     assert "up to 3 registered views" in (model.path / "README.md").read_text()
@@ -141,7 +145,11 @@ def make_model(path: Path, views: int) -> ModelFolder:
     module = build(network)
     torch.nn.init.normal_(module.last_layer().weight, std=0.3)
     settings = ModelSettings(
-        network, (RAW_IMAGE, SURFACE_DISTANCE), 20.0, 50.0, (16, 16, 16), "nucleus", (1,), views
+        network,
+        ModelInputs((RAW_IMAGE, SURFACE_DISTANCE), 20.0, 50.0, views=views),
+        (16, 16, 16),
+        "nucleus",
+        (1,),
     )
     return save_model(path, settings, module.state_dict(), {}, {}, "# test")
 
@@ -205,7 +213,7 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--views: expected 1 to 4, got 5"):
         settings_for(tmp_path, views=5).check()
     with pytest.raises(SettingsError, match=r"--in_channels: expected 4 for .* and --views 2, got 3"):
-        settings_for(tmp_path, views=2, in_channels=3).check()
+        TrainCommand(settings_for(tmp_path, views=2), in_channels=3).check()
     folder = make_model(tmp_path / "model", 2)
     text = (folder.path / "settings.json").read_text()
     for wrong, message in (

@@ -1,7 +1,6 @@
 """Training: it learns, resumes as if it had never stopped, keeps the best, and says what is wrong."""
 
 import csv
-import dataclasses
 import errno
 import json
 import logging
@@ -16,18 +15,22 @@ import pytest
 import torch
 
 from lightsheet.core.axes import IMAGE_GROUPS
-from lightsheet.core.errors import ModelError, OutputError, SettingsError
-from lightsheet.core.model_folder import load_state, open_model
+from lightsheet.core.errors import ModelError, OutputError, SettingsError, Stopped
 from lightsheet.evaluate.metrics import nssim
-from lightsheet.fuse import train as training
-from lightsheet.fuse.checkpoint import read_checkpoint
-from lightsheet.fuse.data import PatchDataset
-from lightsheet.fuse.guard import guard_of
-from lightsheet.fuse.module import Course, FusionModule
-from lightsheet.fuse.settings import TrainSettings
-from lightsheet.fuse.train import train
+from lightsheet.fuse.guard.guard import guard_of
+from lightsheet.fuse.training.data import PatchDataset
+from lightsheet.fuse.training.settings import TrainSettings
+from lightsheet.fuse.training.train import train
+from lightsheet.models.folder import load_state, open_model
 from lightsheet.networks import build
-from training_data import blobs, write_h5, write_lists
+from lightsheet.training.checkpoint import read_checkpoint
+from lightsheet.training.course import Course
+from lightsheet.training.keeper import RunKeeper
+from lightsheet.training.precision import arithmetic_for
+from lightsheet.training.settings import FitSettings
+from lightsheet.training.state import TrainingState
+from tiers import slow
+from training_data import blobs, changed, train_settings, write_h5, write_lists
 
 
 def settings_for(folder: Path, name: str = "model", **changes: Any) -> TrainSettings:
@@ -45,8 +48,9 @@ def settings_for(folder: Path, name: str = "model", **changes: Any) -> TrainSett
         "precision": "fp32",
         "accelerator": "cpu",
         "num_workers": 0,
+        "export": False,  # two seconds each; test_export.py has it
     }
-    return TrainSettings(**(values | changes))
+    return train_settings(**(values | changes))
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -61,14 +65,14 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def stop_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Press Ctrl-C while the given step is being computed."""
-    original = FusionModule.training_step
+    original = TrainingState.step
 
-    def step_with_signal(self: FusionModule, batch: Any, batch_idx: int) -> torch.Tensor:
+    def step_with_signal(self: TrainingState, batch: Any) -> None:
         if self.course.step + 1 == step:
             signal.raise_signal(signal.SIGINT)
-        return original(self, batch, batch_idx)
+        original(self, batch)
 
-    monkeypatch.setattr(FusionModule, "training_step", step_with_signal)
+    monkeypatch.setattr(TrainingState, "step", step_with_signal)
 
 
 def record_samples(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -84,7 +88,7 @@ def record_samples(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "radam"])
+@pytest.mark.parametrize("optimizer", ["adamw", slow("radam")])
 def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
@@ -99,13 +103,13 @@ def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
         stop_at_step(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             train(stopped)
-    assert read_checkpoint(stopped.logs / "last.ckpt")["step"] == 3
-    assert not stopped.output_path.exists()
+    assert read_checkpoint(stopped.fit.logs / "last.ckpt")["step"] == 3
+    assert not stopped.fit.output_path.exists()
     assert signal.getsignal(signal.SIGINT) is handler
     numbers.clear()
     train(stopped)
     assert numbers == list(range(3, 8))
-    first, second = weights_of(straight.logs), weights_of(stopped.logs)
+    first, second = weights_of(straight.fit.logs), weights_of(stopped.fit.logs)
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
     assert different == []
@@ -121,11 +125,11 @@ def test_metrics_of_a_resumed_run_have_each_epoch_once(
         with pytest.raises(KeyboardInterrupt):
             train(settings)
     train(settings)
-    with (settings.logs / "metrics.csv").open() as stream:
+    with (settings.fit.logs / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "0"), ("1", "4"), ("2", "8"), ("3", "12")]
     assert all(math.isfinite(float(row["loss"])) for row in rows)
-    assert list((settings.logs / "tensorboard").glob("events*"))
+    assert list((settings.fit.logs / "tensorboard").glob("events*"))
 
 
 def test_training_learns_and_the_folder_scores_what_it_says(tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_training_learns_and_the_folder_scores_what_it_says(tmp_path: Path) -> N
 def test_the_model_folder_says_all(tmp_path: Path) -> None:
     write_lists(tmp_path, metadata={"simulated": "yes"})
     model = open_model(train(settings_for(tmp_path)))
-    assert model.settings.image_groups == IMAGE_GROUPS
+    assert model.settings.inputs.image_groups == IMAGE_GROUPS
     assert model.settings.network["in_channels"] == 3
     assert model.settings.patch_zyx == (8, 16, 16)
     assert (model.settings.channel, model.settings.studies) == ("nucleus", (1,))
@@ -173,18 +177,19 @@ def test_the_model_folder_says_all(tmp_path: Path) -> None:
     assert "image_2_nucleus_angle.h5" in card
 
 
+@pytest.mark.slow
 def test_training_leaves_a_guard_unless_it_can_not_be_fitted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_lists(tmp_path, val=2)
     with caplog.at_level(logging.WARNING):
-        assert open_model(train(settings_for(tmp_path, "few", guard_samples=2))).guard is None
+        assert open_model(train(settings_for(tmp_path, "few", guard_samples=2))).sides == {}
     assert "no guard: " in caplog.text
     guard = guard_of(open_model(train(settings_for(tmp_path, "enough", guard_samples=9))))
     assert guard is not None
     assert len(guard.samples) == 9
     plain = open_model(train(settings_for(tmp_path, "none", export=False)))
-    assert plain.guard is None
+    assert plain.sides == {}
     assert not (plain.path / "openvino").exists()
 
 
@@ -211,7 +216,7 @@ def test_pictures_show_view_prediction_and_fused_side_by_side(tmp_path: Path) ->
     write_lists(tmp_path)
     settings = settings_for(tmp_path, epochs=1)
     train(settings)
-    picture = imagecodecs.png_decode((settings.logs / "pictures" / "epoch_00000.png").read_bytes())
+    picture = imagecodecs.png_decode((settings.fit.logs / "pictures" / "epoch_00000.png").read_bytes())
     view, fused = blobs((16, 24, 24), 2)
     for column, volume in ((0, view), (1, view), (2, fused)):
         wanted = np.clip(np.concatenate((volume[8], volume[:, 12])), 0, 1) * 255
@@ -225,8 +230,8 @@ def test_a_finished_run_is_not_trained_again_and_a_lost_folder_is_written_again(
     write_lists(tmp_path)
     settings = settings_for(tmp_path)
     before = open_model(train(settings)).settings.weights_sha256
-    settings.output_path.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr(training, "_fit", lambda *_: pytest.fail("trained again"))
+    settings.fit.output_path.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(TrainingState, "step", lambda *_: pytest.fail("trained again"))
     assert open_model(train(settings)).settings.weights_sha256 == before
 
 
@@ -238,14 +243,15 @@ def test_more_epochs_go_on_from_the_end(tmp_path: Path, monkeypatch: pytest.Monk
     assert numbers == list(range(8, 12))
 
 
+@pytest.mark.slow
 def test_no_resume_starts_anew_and_keeps_the_earlier_run_aside(tmp_path: Path) -> None:
     write_lists(tmp_path)
     settings = settings_for(tmp_path)
     train(settings)
-    train(dataclasses.replace(settings, no_resume=True, seed=2))
-    aside = settings.logs.with_name("model.training.before_1")
+    train(changed(settings, resume=False, seed=2))
+    aside = settings.fit.logs.with_name("model.training.before_1")
     assert read_checkpoint(aside / "last.ckpt")["settings"]["seed"] == 1337
-    assert read_checkpoint(settings.logs / "last.ckpt")["settings"]["seed"] == 2
+    assert read_checkpoint(settings.fit.logs / "last.ckpt")["settings"]["seed"] == 2
 
 
 def test_time_limit_ends_training_with_a_low_learning_rate(
@@ -257,24 +263,24 @@ def test_time_limit_ends_training_with_a_low_learning_rate(
     settings = settings_for(tmp_path, epochs=1000, max_minutes=0.5)
     model = open_model(train(settings))
     assert model.settings.training["steps"] == 30
-    with (settings.logs / "metrics.csv").open() as stream:
+    with (settings.fit.logs / "metrics.csv").open() as stream:
         last = list(csv.DictReader(stream))[-1]
     assert last["step"] == "30"
-    assert float(last["learning_rate"]) < 0.02 * settings.learning_rate
+    assert float(last["learning_rate"]) < 0.02 * settings.fit.learning_rate
 
 
-@pytest.mark.parametrize("kind", ["folder", "checkpoint"])
+@pytest.mark.parametrize("kind", ["folder", slow("checkpoint")])
 def test_pretrained_weights_are_the_start(tmp_path: Path, kind: str) -> None:
     write_lists(tmp_path)
     first = settings_for(tmp_path, "first")
     folder = train(first)
-    source = folder if kind == "folder" else first.logs / "last.ckpt"
+    source = folder if kind == "folder" else first.fit.logs / "last.ckpt"
     wanted = load_state(open_model(folder)) if kind == "folder" else read_checkpoint(source)["average"]
     second = settings_for(
         tmp_path, "second", pretrained=source, learning_rate=1e-30, ema=0.0, weight_decay=0.0
     )
     train(second)
-    got = read_checkpoint(second.logs / "last.ckpt")["network"]
+    got = read_checkpoint(second.fit.logs / "last.ckpt")["network"]
     assert all(torch.allclose(got[name], wanted[name], rtol=0, atol=1e-20) for name in wanted)
 
 
@@ -303,8 +309,8 @@ class TestBadInput:
     def test_damaged_checkpoint(self, tmp_path: Path) -> None:
         write_lists(tmp_path)
         settings = settings_for(tmp_path)
-        settings.logs.mkdir()
-        (settings.logs / "last.ckpt").write_bytes(b"half a checkpoint")
+        settings.fit.logs.mkdir()
+        (settings.fit.logs / "last.ckpt").write_bytes(b"half a checkpoint")
         with pytest.raises(ModelError, match=r"last.ckpt: expected a checkpoint, .*--no_resume"):
             train(settings)
 
@@ -321,14 +327,15 @@ class TestBadInput:
 
         monkeypatch.setattr(torch, "save", full)
         with pytest.raises(OutputError, match=r"(best|last).ckpt: disk full; nothing half-written was left"):
-            train(dataclasses.replace(settings, epochs=3))
-        assert read_checkpoint(settings.logs / "last.ckpt")["step"] == 8
-        assert not list(settings.logs.glob(".*partial*"))
+            train(changed(settings, epochs=3))
+        assert read_checkpoint(settings.fit.logs / "last.ckpt")["step"] == 8
+        assert not list(settings.fit.logs.glob(".*partial*"))
 
     def test_loss_that_is_not_finite(self, tmp_path: Path) -> None:
         write_lists(tmp_path)
-        settings = settings_for(tmp_path, learning_rate=1e30, ema=0.0, gradient_clip=0.0)
-        with pytest.raises(SettingsError, match=r"finite loss, got .* at step \d+; .*--learning_rate"):
+        settings = settings_for(tmp_path, learning_rate=1e30, ema=0.0, gradient_clip=0.0, epochs=6)
+        told = r"the loss is nan at step \d+, after 6 returns to earlier weights; .* --learning_rate"
+        with pytest.raises(SettingsError, match=told):
             train(settings)
 
     def test_fp16_on_a_cpu(self, tmp_path: Path) -> None:
@@ -353,9 +360,8 @@ class TestBadInput:
 @pytest.mark.parametrize("depth", [8, 16, 24, 32, 40, 64])
 def test_gradients_in_the_precision_chosen_for_a_patch_are_finite_and_near_those_of_fp32(depth: int) -> None:
     """In bf16, layers of two planes would take memory that was never written; here it holds NaN."""
-    settings = TrainSettings(Path(), Path(), Path())
     patch = (depth, 16, 16)
-    chosen = training.arithmetic_for(settings, "cpu", patch, (8, 8, 8))
+    chosen = arithmetic_for(FitSettings(Path()), "cpu", patch, (8, 8, 8))
     assert depth in (24, 32, 40, 64) or chosen == "fp32"
     torch.manual_seed(0)
     network = build({"name": "unet3d", "in_channels": 2, "features": 16})
@@ -379,3 +385,90 @@ def test_settings_are_kept_as_plain_values_in_the_folder(tmp_path: Path) -> None
     content = json.loads((model / "settings.json").read_text())
     assert content["training"]["ssim_tf_weight"] == settings_for(tmp_path).ssim_tf_weight
     assert content["training"]["augmentations"]["rot90"] == 0.75
+
+
+@pytest.mark.slow
+def test_a_run_that_was_taken_back_and_stopped_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that ruins the weights is undone, also when the run is stopped right after it."""
+    write_lists(tmp_path)
+    original = TrainingState.step
+
+    def ruined_at_step_three(self: TrainingState, batch: Any) -> None:
+        original(self, batch)
+        if self.course.step == 3:
+            self.last_loss = math.nan
+
+    monkeypatch.setattr(TrainingState, "step", ruined_at_step_three)
+    straight, stopped = (settings_for(tmp_path, name) for name in ("straight", "stopped"))
+    train(straight)
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    train(stopped)
+    first, second = weights_of(straight.fit.logs), weights_of(stopped.fit.logs)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert open_model(stopped.fit.output_path).settings.training["fallbacks"] == 1
+    with (stopped.fit.logs / "metrics.csv").open() as stream:
+        assert [row["fallbacks"] for row in csv.DictReader(stream)] == ["0", "1", "1"]
+
+
+def test_weights_that_are_not_finite_at_the_end_of_an_epoch_are_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lists(tmp_path)
+    original = TrainingState.step
+
+    def ruined_at_step_four(self: TrainingState, batch: Any) -> None:
+        original(self, batch)
+        if self.course.step == 4:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(math.nan)
+
+    monkeypatch.setattr(TrainingState, "step", ruined_at_step_four)
+    settings = settings_for(tmp_path)
+    model = open_model(train(settings))
+    assert model.settings.training["fallbacks"] == 1
+    assert all(bool(torch.isfinite(value).all()) for value in weights_of(settings.fit.logs).values())
+
+
+def test_a_signal_that_is_ignored_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with nohup."""
+    write_lists(tmp_path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    original = TrainingState.step
+
+    def step_with_signal(self: TrainingState, batch: Any) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        original(self, batch)
+
+    monkeypatch.setattr(TrainingState, "step", step_with_signal)
+    try:
+        assert open_model(train(settings_for(tmp_path))).settings.training["steps"] == 8
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_in_the_last_validation_is_told_and_the_same_command_writes_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lists(tmp_path)
+    settings = settings_for(tmp_path, epochs=1)
+    original = RunKeeper.end_epoch
+
+    def with_signal(self: RunKeeper) -> None:
+        if self._state.course.step:
+            signal.raise_signal(signal.SIGTERM)
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "end_epoch", with_signal)
+        with pytest.raises(Stopped) as stopped:
+            train(settings)
+    assert stopped.value.signal == signal.SIGTERM
+    assert not settings.fit.output_path.exists()
+    assert open_model(train(settings)).settings.training["steps"] == 4

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightsheet.core.errors import MissingExtraError, ModelError
 from lightsheet.networks import build
 from lightsheet.networks.blocks import pixel_shuffle_3d
+from tiers import slow
 
 CONVOLUTIONAL = ("unet3d", "resunet3d", "densenet3d", "unet3d_pixelshuffle")
 REFERENCE_WEIGHTS = 1_981_145
@@ -142,7 +143,7 @@ def test_without_monai_the_message_has_the_line_that_installs_it(monkeypatch: py
     ("network", "size"),
     [
         ({"name": "unetr", "patch_zyx": (16, 16, 32), "features": 4}, (16, 16, 32)),
-        ({"name": "swin_unetr", "features": 12}, (32, 32, 64)),
+        slow({"name": "swin_unetr", "features": 12}, (32, 32, 64)),
     ],
 )
 def test_networks_of_monai_behave_as_ours(network: dict[str, object], size: tuple[int, int, int]) -> None:

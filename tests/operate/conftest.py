@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightsheet.core.model_folder import GUARD
-from lightsheet.fuse.choose import MODELS_VARIABLE
+from lightsheet.fuse.guard.guard import GUARD
+from lightsheet.models.choose import MODELS_VARIABLE
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "models"
 

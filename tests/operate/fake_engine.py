@@ -85,7 +85,7 @@ def make_worse(view: Path, result: Path) -> None:
 
     import numpy as np
 
-    from lightsheet.core.volumes import read_volume, write_volume
+    from lightsheet.volumes.reading import read_volume, write_volume
 
     volume = read_volume(view)
     noise = np.random.default_rng(0).integers(0, 2000, volume.data.shape)

@@ -1,22 +1,28 @@
 """The container's entry: results, faults, exit codes and last lines, without a container."""
 
 import json
+import os
 import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import tifffile
 
-from lightsheet.core.model_folder import GUARD
-from lightsheet.core.volumes import read_volume
-from lightsheet.operate.container import main
-from lightsheet.operate.contract import INPUT_FOLDER, OUTPUT_FOLDER
+from lightsheet.fuse.fuser import Fused
+from lightsheet.fuse.guard.guard import GUARD
+from lightsheet.operate.container import work
+from lightsheet.operate.container.contract import INPUT_FOLDER, OUTPUT_FOLDER
+from lightsheet.operate.container.main import main
+from lightsheet.operate.container.restore import Outcome, Restorer
+from lightsheet.volumes.reading import read_volume
 from synthetic import embryo, write_tiff
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "models"
@@ -138,10 +144,13 @@ def test_a_single_plane_is_handed_on(platform: Platform) -> None:
     assert np.array_equal(tifffile.imread(platform.results / UUID), plane)
 
 
-def test_real_numbers_that_can_not_be_counts_are_handed_on_as_they_are(platform: Platform) -> None:
+def test_real_numbers_that_can_not_be_counts_are_handed_on_in_their_type(platform: Platform) -> None:
     platform.view(data=np.full((4, 8, 8), 0.25, np.float32))
     assert platform.run() == 0
-    assert (platform.results / UUID).read_bytes() == (platform.images / UUID).read_bytes()
+    result = read_volume(platform.results / UUID)
+    assert result.data.dtype == np.float32
+    np.testing.assert_array_equal(result.data, np.full((4, 8, 8), 0.25))
+    assert "all voxels have the value 0.25" in result.info.metadata["lightsheet"]["reason"]
 
 
 def test_without_any_model_the_view_is_handed_on(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,10 +222,10 @@ def write_cut(path: Path) -> None:
     ("write", "said"),
     [
         (lambda path: path.write_bytes(b""), "expected a TIFF, got an empty file"),
-        (lambda path: path.write_text("hello"), "expected a TIFF, got 'not a TIFF file"),
-        (write_liar, "expected 57840 bytes, got "),
+        (lambda path: path.write_text("hello"), "expected a TIFF, got 5 bytes that begin b'hell'"),
+        (write_liar, "expected the shape 60 x 20 x 24 as its metadata tell, got 6 x 20 x 24"),
         (write_cut, "expected a whole TIFF, got one that is cut off"),
-        (lambda path: path.mkdir(), "got another folder"),
+        (lambda path: path.mkdir(), "expected a regular file, got a folder"),
     ],
     ids=["0 bytes", "text", "lies about its shape", "cut off", "a folder"],
 )
@@ -228,6 +237,105 @@ def test_an_image_that_can_not_be_read_is_an_error_in_one_line(
     assert platform.lines[-1].startswith("error: 1 of 1 images failed: ")
     assert said in platform.lines[-1]
     assert platform.names() == []
+
+
+def test_what_is_no_file_of_the_input_costs_one_line_and_the_view_is_done(platform: Platform) -> None:
+    outside = platform.root / "outside.tif"
+    write_tiff(outside, np.full((4, 8, 8), 5, np.uint16))
+    os.mkfifo(platform.images / "a_pipe.tif")
+    with socket.socket(socket.AF_UNIX) as peer:
+        folder = os.open(platform.images, os.O_RDONLY)
+        try:
+            peer.bind(f"/proc/self/fd/{folder}/b_socket.tif")  # the whole path is longer than sockets take
+        finally:
+            os.close(folder)
+    (platform.images / "c_device.tif").symlink_to("/dev/zero")
+    (platform.images / "d_outside.tif").symlink_to(outside)
+    (platform.images / "e_nowhere.tif").symlink_to("nothing")
+    (platform.images / "f_itself.tif").symlink_to("f_itself.tif")
+    (platform.images / "g_folder.tif").mkdir()
+    platform.view("good.tif", np.full((4, 8, 8), 7, np.uint16))
+    (platform.images / "inside.tif").symlink_to("good.tif")
+    os.mkfifo(platform.root / "input" / "inputs.json")
+    assert platform.run() == 1
+    assert platform.names() == ["good.tif", "inside.tif"]
+    for name, said in (
+        ("a_pipe", "expected a regular file, got a pipe"),
+        ("b_socket", "expected a regular file, got a socket"),
+        ("c_device", "expected a regular file, got a device"),
+        ("d_outside", f"got a link that leads to {outside}"),
+        ("e_nowhere", "got a link that leads nowhere"),
+        ("f_itself", "got a link that leads to itself"),
+        ("g_folder", "expected a regular file, got a folder"),
+    ):
+        (line,) = [line for line in platform.lines[:-1] if f"{name}.tif" in line]
+        assert said in line
+    assert platform.said("inputs.json: expected JSON, got ")
+    assert platform.lines[-1].startswith("error: 7 of 9 images failed: ")
+
+
+def test_names_of_files_steer_no_terminal(platform: Platform) -> None:
+    (platform.images / "a\x1b[31m\nb.tif").write_bytes(b"")
+    assert platform.run() == 1
+    assert all(line.isprintable() for line in platform.lines)
+    assert "a [31m b.tif: expected a TIFF" in platform.lines[-1]
+
+
+def test_an_image_whose_reading_hangs_is_given_up_and_the_others_are_done(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = threading.Event()
+    restore, waited_for = Restorer.restore, []
+
+    def hangs(self: Restorer, view: Path, output: Path) -> Outcome:
+        if view.name == "a.tif":
+            end.wait(120)
+            waited_for.append(view.name)
+        return restore(self, view, output)
+
+    monkeypatch.setattr(Restorer, "restore", hangs)
+    monkeypatch.setattr(work, "_LEAST_GRACE_S", 4.0)
+    platform.view("a.tif", np.full((4, 8, 8), 7, np.uint16))
+    platform.view("b.tif", np.full((4, 8, 8), 7, np.uint16))
+    try:
+        assert platform.run("--budget", "1") == 1
+        assert waited_for == []
+        assert platform.names() == ["b.tif"]
+        given_up = "a.tif: expected a result within 5 s (--budget, and time to write), got none"
+        assert given_up in platform.lines[-1]
+    finally:
+        end.set()
+
+
+def test_an_error_nobody_thought_of_is_one_line(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("lightsheet.operate.container.restore.usable_models", fails)
+    platform.view()
+    assert platform.run() == 2
+    assert platform.lines[-1] == "error: KeyError: 'surprise'"
+
+
+def test_a_job_that_is_stopped_says_so_and_leaves_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = threading.Event()
+
+    def stopped(self: Restorer, view: Path, output: Path) -> Outcome:
+        output.with_name(f".{output.name}.0123abcd.partial.tif").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        end.wait(30)
+        return Outcome(output, None)
+
+    monkeypatch.setattr(Restorer, "restore", stopped)
+    platform.view()
+    before = signal.getsignal(signal.SIGTERM)
+    assert platform.run() == 143
+    assert platform.lines[-1] == "error: stopped by SIGTERM"
+    assert platform.names() == []
+    assert signal.getsignal(signal.SIGTERM) is before
+    end.set()
 
 
 def test_a_folder_with_only_a_text_file_is_an_error_in_one_line(platform: Platform) -> None:
@@ -292,15 +400,15 @@ class FailsOnTheGpu:
         if self._settings.device != "cpu":
             raise RuntimeError("CUDA out of memory")
         shutil.copyfile(view, output)
-        return SimpleNamespace(path=output, model="on the CPU", gate=1.0)
+        return Fused(output, False, "on the CPU")
 
 
 @pytest.mark.parametrize(("gpu", "model"), [(True, "on the CPU"), (False, None)])
 def test_where_a_gpu_fails_the_cpu_gets_the_time_that_is_left(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, gpu: bool, model: str | None
 ) -> None:
-    monkeypatch.setattr("lightsheet.fuse.fuse_file.Fuser", FailsOnTheGpu)
-    monkeypatch.setattr("lightsheet.operate.rescue.gpu_in_use", lambda: gpu)
+    monkeypatch.setattr("lightsheet.fuse.predict.Fuser", FailsOnTheGpu)
+    monkeypatch.setattr("lightsheet.operate.container.restore.gpu_in_use", lambda: gpu)
     monkeypatch.setattr(FailsOnTheGpu, "budgets", [])
     platform.view()
     assert platform.run("--budget", "60") == 0
@@ -333,7 +441,6 @@ def entry(platform: Platform, **options: Any) -> "subprocess.CompletedProcess[st
         "PATH": "",
         "PYTHONPATH": str(ROOT / "Source"),
         "PYTHONDONTWRITEBYTECODE": "1",  # what a limit cuts short would stay in the caches
-        "NUMBA_CACHE_DIR": str(platform.root / "numba"),
     }
     for name in ("input", "output", "tarball"):
         environment[f"LIGHTSHEET_{name.upper()}"] = str(platform.root / name)
@@ -364,7 +471,7 @@ def test_the_entry_of_the_image_fuses_by_itself(platform: Platform) -> None:
     assert "peak memory" in done.stderr.strip().splitlines()[-1]
 
 
-def test_a_view_that_the_guard_keeps_is_handed_on(platform: Platform, models: Path) -> None:
+def test_where_the_guard_expects_no_gain_the_physics_step_is_taken(platform: Platform, models: Path) -> None:
     hopeless = shutil.copytree(models / "Study3_Nucleus", platform.root / "tarball" / "Hopeless")
     content = json.loads((SHIPPED / "Study3_Nucleus" / GUARD).read_text())
     nowhere = {"mean": 2.0, "lengths": [1e-3] * len(content["features"])}
@@ -372,8 +479,10 @@ def test_a_view_that_the_guard_keeps_is_handed_on(platform: Platform, models: Pa
     (hopeless / GUARD).write_text(json.dumps(content))
     view = platform.view()
     assert platform.run() == 0
-    assert platform.lines[-1].startswith("0 fused, 1 handed on unchanged, 0 failed, in ")
-    assert platform.said("no gain is expected of Hopeless")
+    assert platform.lines[-1].startswith("1 fused, 0 handed on unchanged, 0 failed, in ")
+    assert platform.said("no gain is expected of Hopeless: the physics step")
     result = read_volume(platform.results / UUID)
-    np.testing.assert_array_equal(result.data, view)
-    assert result.info.metadata["lightsheet"]["guard"]["Hopeless"]["gate"] == 0.0
+    assert np.any(result.data != view)
+    assert np.corrcoef(result.data.ravel(), view.ravel())[0, 1] > 0.9
+    made = result.info.metadata["lightsheet"]
+    assert (made["guard"]["Hopeless"]["gate"], made["instead"]) == (0.0, "physics")

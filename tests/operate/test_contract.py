@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightsheet.core.errors import NotFoundError, OutputError
-from lightsheet.operate.contract import (
+from lightsheet.operate.container.contract import (
     INPUT_FOLDER,
     INPUT_SLUG,
     Folders,

@@ -10,7 +10,11 @@ import tifffile
 
 from lightsheet.cli.doctor import main
 from lightsheet.cli.main import main as lightsheet
-from lightsheet.operate.importer import has_panimg, import_problem
+from lightsheet.operate.container.contract import OUTPUT_FOLDER
+from lightsheet.operate.doctor.engine import Ended
+from lightsheet.operate.doctor.findings import check_result
+from lightsheet.operate.doctor.importer import has_panimg, import_problem
+from lightsheet.operate.doctor.trial import Trial
 from synthetic import embryo, write_tiff
 
 HERE = Path(__file__).parent
@@ -194,3 +198,28 @@ def test_the_importer_refuses_what_is_no_tiff(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_text("text")
     assert import_problem(tmp_path / "x.tif") is not None
     assert import_problem(tmp_path / "y.tif") == "there is no file"
+
+
+@pytest.mark.parametrize(
+    ("view", "result", "kept"),
+    [
+        ("uint16", "uint16", True),
+        ("uint16", "float32", False),
+        ("uint8", "uint16", True),
+        ("uint8", "float32", True),
+        ("float32", "float32", True),
+        ("float32", "uint16", False),
+        ("int16", "uint16", False),
+        ("int16", "float32", True),
+    ],
+)
+def test_the_right_type_of_a_result_depends_on_the_image_s(
+    tmp_path: Path, view: str, result: str, kept: bool
+) -> None:
+    data = embryo((4, 9, 11), inside=90, outside=10)
+    given = write_tiff(tmp_path / "view.tif", data.astype(view))
+    (tmp_path / OUTPUT_FOLDER).mkdir(parents=True)
+    write_tiff(tmp_path / OUTPUT_FOLDER / "view.tif", data.astype(result))
+    found = list(check_result(Trial(given, tmp_path, Ended(0, ()), 1.0), None))
+    (finding,) = [one for one in found if one.rule.startswith("the result has the image's shape")]
+    assert finding.kept == kept

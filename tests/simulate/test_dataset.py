@@ -151,6 +151,14 @@ def test_other_types_become_counts(dtype, top, factor):
             "s.tif: expected finite intensities from 0 on",
         ),
         (np.full((8, 8, 8), np.nan, np.float32), "s.tif: expected finite intensities"),
+        (
+            np.arange(512, dtype=np.uint32).reshape(8, 8, 8) + np.uint32(3_000_000_000),
+            "expected intensities that 50 counts tell apart, got 3e.09 to 3.00000051e.09",
+        ),
+        (
+            np.linspace(1000, 1001, 512, dtype=np.float32).reshape(8, 8, 8),
+            "got 1000 to 1001; subtract the offset",
+        ),
     ],
 )
 def test_stacks_that_can_not_be_counts(data, message):

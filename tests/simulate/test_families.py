@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from lightsheet.core.volumes import read_volume
 from lightsheet.simulate.families import describe, write_stack
+from lightsheet.volumes.reading import read_volume
 
 DATA = np.random.default_rng(0).integers(0, 5000, (4, 40, 50)).astype(np.uint16)
 METADATA = describe((2.0, 0.4, 0.3), "membrane", 3, "simulated specimen", "specimen 7")

@@ -2,23 +2,29 @@
 
 import glob
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
+from lightsheet.cli.args import run_command
 from lightsheet.core.axes import Channel, SpacingUm
-from lightsheet.core.errors import LightsheetError, NotFoundError, OutputError, SettingsError
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, NotFoundError, SettingsError
+from lightsheet.core.going_on import going_on
+from lightsheet.core.locks import sweep_folder
+from lightsheet.core.names import FUSED, LABELS, MOST_VIEWS, VIEW, frame_name, is_further_view, stem_of
 from lightsheet.core.progress import LOG
-from lightsheet.core.splits import read_pairs
-from lightsheet.core.view_names import MOST_VIEWS, VIEW, is_further_view
-from lightsheet.core.volume import Overrides
-from lightsheet.core.volumes import SUFFIXES, ZARR_SUFFIXES, find_volumes
+from lightsheet.datasets.splits import read_pairs
 from lightsheet.fuse.fusion_settings import FusionSettings
+from lightsheet.fuse.physics.settings import PHYSICS, PhysicsSettings
+from lightsheet.volumes.foreign import real_path
+from lightsheet.volumes.info import Overrides, Selection
+from lightsheet.volumes.reading import SUFFIXES, ZARR_SUFFIXES, each_frame, find_volumes
 
-_NOT_VIEWS = ("_fused", "_labels")
+if TYPE_CHECKING:
+    from lightsheet.fuse.fuser import FileFuser
+
 _RESULT_SUFFIX = {"tif": ".tif", "zarr": ".ome.zarr"}
 _KEPT_SUFFIXES = (".tif", ".tiff")
 
@@ -29,8 +35,9 @@ class ApplySettings:
 
     IN is a TIFF, an OME-Zarr, an H5 file made by convert_images.py, a folder of these, a pattern in quotes,
     or a CSV list with a line 'angle;fused' per image. Of a folder, files named *_angle are taken if there
-    are any, otherwise all but *_fused and *_labels. A folder run goes on where it was stopped; files that
-    can't be used are told in one line each and do not stop the others.
+    are any, otherwise all but *_fused and *_labels. Of a movie, each time point becomes a file NAME_t0000 and
+    so on. A folder run goes on where it was stopped; files that can't be used are told in one line each and
+    do not stop the others.
     """
 
     input: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
@@ -39,8 +46,10 @@ class ApplySettings:
     """folder of the results, or a file name when IN is one file"""
     model: tuple[Path, ...] = ()
     """model folder; of several, the one for the image's channel and study is taken; default: the shipped
-    model for them (resources/models, or the folder in the variable LIGHTSHEET_MODELS)"""
+    model for them (resources/models, or the folder in the variable LIGHTSHEET_MODELS); 'physics': none, but
+    the physics step, which needs no training and so fits any stack"""
     fusion: FusionSettings = field(default_factory=FusionSettings)
+    physics: PhysicsSettings = field(default_factory=PhysicsSettings)
     format: Literal["tif", "zarr"] = "tif"
     """what is written: TIFF (BigTIFF) or OME-Zarr; a file name given as OUT decides by itself"""
     channel: Channel | None = None
@@ -49,6 +58,7 @@ class ApplySettings:
     """study the image is of, if the file does not say or is wrong"""
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres, if the file does not say or is wrong"""
+    select: Selection = field(default_factory=Selection)
     data_root: Path = Path()
     """folder to which the paths in a CSV list are relative"""
     views: int = MOST_VIEWS
@@ -64,6 +74,44 @@ class Job:
 
     view: Path
     result: Path
+    overrides: Overrides
+
+
+def fuser_of(settings: ApplySettings) -> "FileFuser":
+    """Return what fuses the views: models, or the physics step.
+
+    Raises
+    ------
+    SettingsError
+        When a flag is given that is for the other of the two.
+    """
+    if settings.model == (Path(PHYSICS),):
+        return _physics_fuser(settings)
+    if settings.physics != PhysicsSettings():
+        flag = _flag_of(settings.physics)
+        raise SettingsError(f"{flag}: expected --model {PHYSICS} with it, got other models")
+    from lightsheet.fuse.predict import Fuser  # not for --help
+
+    return Fuser(settings.model, settings.fusion, views=settings.views)
+
+
+def _physics_fuser(settings: ApplySettings) -> "FileFuser":
+    from lightsheet.fuse.physics.fuser import PhysicsFuser  # not for --help
+
+    stored = replace(FusionSettings(), dtype=settings.fusion.dtype, clip=settings.fusion.clip)
+    if settings.fusion != stored:
+        flag = _flag_of(replace(settings.fusion, dtype="auto", clip=False))
+        raise SettingsError(f"{flag}: expected models with it, got --model {PHYSICS}, which has none")
+    return PhysicsFuser(settings.physics, settings.fusion)
+
+
+def _flag_of(settings: FusionSettings | PhysicsSettings) -> str:
+    """First flag that was given other than its default."""
+    return next(
+        f"--{field.name}"
+        for field in fields(settings)
+        if getattr(settings, field.name) != getattr(type(settings)(), field.name)
+    )
 
 
 def run(settings: ApplySettings) -> int:
@@ -71,24 +119,18 @@ def run(settings: ApplySettings) -> int:
     if not 1 <= settings.views <= MOST_VIEWS:
         raise SettingsError(f"--views: expected 1 to {MOST_VIEWS}, got {settings.views}")
     jobs = plan_jobs(settings)
-    from lightsheet.fuse.fuse_file import Fuser
-
-    fuser = Fuser(settings.model, settings.fusion, views=settings.views)
-    overrides = Overrides(settings.spacing_um, settings.channel, settings.study)
+    for folder in {job.result.parent for job in jobs}:
+        sweep_folder(folder)
+    fuser = fuser_of(settings)
     if len(jobs) == 1:
-        fuser.fuse(jobs[0].view, jobs[0].result, overrides, overwrite=settings.overwrite)
+        fuser.fuse(jobs[0].view, jobs[0].result, jobs[0].overrides, overwrite=settings.overwrite)
         return EXIT_OK
-    failed = 0
+    failed: list[str] = []
     for number, job in enumerate(jobs, start=1):
         LOG.info("%d of %d: %s", number, len(jobs), job.view)
-        try:
-            fuser.fuse(job.view, job.result, overrides, overwrite=settings.overwrite)
-        except OutputError:
-            raise  # a full disk or a folder that can't be written would stop all others too
-        except LightsheetError as error:
-            failed += 1
-            LOG.error("error: %s", " ".join(str(error).split()))
-    LOG.info("%d views fused, %d failed: %s", len(jobs) - failed, failed, settings.output)
+        with going_on(failed, str(job.view)):
+            fuser.fuse(job.view, job.result, job.overrides, overwrite=settings.overwrite)
+    LOG.info("%d views fused, %d failed: %s", len(jobs) - len(failed), len(failed), settings.output)
     return EXIT_SOME_FAILED if failed else EXIT_OK
 
 
@@ -103,18 +145,28 @@ def plan_jobs(settings: ApplySettings) -> list[Job]:
         When two results would have the same name, or a result would replace its view.
     """
     where, output = Path(settings.input), settings.output
-    single = where.is_file() or (where.is_dir() and where.suffix.lower() in ZARR_SUFFIXES)
+    single = where.is_file() or (where.is_dir() and find_volumes(where) == [where])
     if single and where.suffix.lower() != ".csv":
         result = output if _names_a_file(output) else output / result_name(where, settings.format)
-        jobs = [Job(where, result)]
+        named = [(where, result)]
     else:
         views = _views(settings)
         base = where if where.is_dir() else None
-        jobs = [
-            Job(view, output / _folder_of(view, base) / result_name(view, settings.format)) for view in views
+        named = [
+            (view, output / _folder_of(view, base) / result_name(view, settings.format)) for view in views
         ]
+    given = Overrides(settings.spacing_um, settings.channel, settings.study, select=settings.select)
+    jobs = [job for view, result in named for job in _jobs(view, result, given)]
     _check(jobs)
     return jobs
+
+
+def _jobs(view: Path, result: Path, given: Overrides) -> list[Job]:
+    """One job for a volume; one for each time point of a movie."""
+    frames = each_frame(view, given)
+    if len(frames) == 1:
+        return [Job(view, result, frames[0])]
+    return [Job(view, frame_name(result, time), frame) for time, frame in enumerate(frames)]
 
 
 def result_name(view: Path, form: str) -> str:
@@ -122,7 +174,7 @@ def result_name(view: Path, form: str) -> str:
     suffix = view.suffix.lower()
     if form == "tif" and suffix in _KEPT_SUFFIXES:
         return view.name
-    return _stem(view) + _RESULT_SUFFIX[form]
+    return stem_of(view) + _RESULT_SUFFIX[form]
 
 
 def _views(settings: ApplySettings) -> list[Path]:
@@ -131,21 +183,16 @@ def _views(settings: ApplySettings) -> list[Path]:
         return [pair.view for pair in read_pairs(where, settings.data_root)]
     if not where.exists() and not glob.has_magic(settings.input):
         raise NotFoundError(f"{where}: expected views to fuse, got no such file or folder")
-    results = settings.output.resolve()
-    found = [path for path in find_volumes(settings.input) if results not in path.resolve().parents]
-    views = [path for path in found if _stem(path).endswith(VIEW)]
+    results = real_path(settings.output)
+    found = [path for path in find_volumes(settings.input) if results not in real_path(path).parents]
+    views = [path for path in found if stem_of(path).endswith(VIEW)]
     found = [path for path in found if not is_further_view(path)]
-    views = views or [path for path in found if not _stem(path).endswith(_NOT_VIEWS)]
+    views = views or [path for path in found if not stem_of(path).endswith((FUSED, LABELS))]
     if not views:
         raise NotFoundError(
             f"{where}: expected views ({', '.join(SUFFIXES)}), got only results, *_fused or *_labels"
         )
     return views
-
-
-def _stem(path: Path) -> str:
-    """Name without the suffix, also without that before it in .ome.tif and .ome.zarr."""
-    return path.with_suffix("").name.removesuffix(".ome")
 
 
 def _names_a_file(output: Path) -> bool:
@@ -168,7 +215,7 @@ def _check(jobs: list[Job]) -> None:
                 "give their folders one by one"
             )
     for job in jobs:
-        if job.result.resolve() == job.view.resolve():
+        if real_path(job.result) == real_path(job.view):
             raise SettingsError(f"{job.view}: expected OUT to be another folder than that of the view")
 
 

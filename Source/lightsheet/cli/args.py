@@ -7,11 +7,13 @@ be written with commas or spaces (``--patch_size 64,256,256``), flags keep their
 
 import contextlib
 import dataclasses
-import errno
 import inspect
 import io
-import json
+import os
+import re
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +22,17 @@ from typing import Any, TypeVar
 
 import tyro
 
-from lightsheet.core.allocator import sleep_while_waiting
-from lightsheet.core.errors import LightsheetError, SettingsError
-from lightsheet.core.files import explain_os_error
+from lightsheet.core.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    LightsheetError,
+    SettingsError,
+    Stopped,
+    one_line,
+)
+from lightsheet.core.files import explain_write_error, read_json_object
+from lightsheet.core.malloc import sleep_while_waiting
+from lightsheet.core.memory import is_out_of_memory, limit_memory
 from lightsheet.core.progress import log_to_stderr
 
 S = TypeVar("S")
@@ -32,10 +42,9 @@ _SHARED_HELP = (
     "their names; those on the command line win."
 )
 
-EXIT_OK = 0
-EXIT_SOME_FAILED = 1
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
+_SIDE = re.compile("[-+][zyx]")
+_GO_ON = "run the same command again to go on where it stopped"
+DEBUG_VARIABLE = "LIGHTSHEET_DEBUG"
 
 
 def run_command(
@@ -58,27 +67,55 @@ def run_command(
 
     Returns
     -------
-    0 when all went well, 1 when some inputs failed, 2 on an error told in one line, 130 on Ctrl-C.
+    0 when all went well, 1 when some inputs failed, 2 on an error told in one line; ended by a signal, 128
+    and its number: 130 on Ctrl-C, 143 on SIGTERM, 129 when the terminal was closed.
     """
     log_to_stderr()
     sleep_while_waiting()
+    _end_in_order()
+    limit_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _positional_from_aliases(arguments, aliases or {})
         arguments = _with_settings_file(arguments)
         arguments = _split_commas(arguments, settings_type)
+        arguments = _join_signed(arguments)
         return run(_parse(settings_type, arguments, prog))
     except LightsheetError as error:
         return _fail(prog, str(error))
+    except Stopped as stop:
+        _fail(prog, f"stopped by {'Ctrl-C' if stop.signal == signal.SIGINT else stop.name}; {_GO_ON}")
+        return stop.code
     except KeyboardInterrupt:
-        _fail(prog, "stopped by Ctrl-C; run the same command again to go on where it stopped")
+        _fail(prog, f"stopped by Ctrl-C; {_GO_ON}")
         return EXIT_INTERRUPTED
-    except MemoryError:
-        return _fail(prog, "not enough memory; give smaller patches or fewer workers")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
             raise
-        return _fail(prog, str(explain_os_error(error, Path(error.filename or "output"))))
+        return _fail(prog, _line_for(error))
+
+
+def _line_for(error: Exception) -> str:
+    """Tell an error that no part of the package has told."""
+    if is_out_of_memory(error):
+        return "not enough memory; give smaller patches or fewer workers"
+    told = explain_write_error(error, Path(str(getattr(error, "filename", None) or "output")))
+    if told is not None or isinstance(error, OSError):
+        return one_line(told or error)
+    return f"{one_line(error)} (a fault of this program: {DEBUG_VARIABLE}=1 shows where)"
+
+
+def _end_in_order() -> None:
+    """Let signals of a batch system or a closed terminal end a command as Ctrl-C does, without parts left."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+        if signal.getsignal(number) == signal.SIG_DFL:  # a terminal's nohup is respected
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: types.FrameType | None) -> None:
+    raise Stopped(number)
 
 
 def _parse(settings_type: type[S], arguments: list[str], prog: str) -> S:
@@ -115,7 +152,7 @@ def _first_paragraph(box: str) -> str:
 
 
 def _fail(prog: str, message: str) -> int:
-    sys.stderr.write(f"{prog}: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"{prog}: error: {one_line(message)}\n")
     return EXIT_ERROR
 
 
@@ -152,18 +189,7 @@ def _with_settings_file(arguments: list[str]) -> list[str]:
         raise SettingsError("--settings: expected a JSON file, got nothing")
     path = Path(arguments[at + 1])
     rest = arguments[:at] + arguments[at + 2 :]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"--settings {path}: expected a readable JSON file, got '{error.strerror}'"
-        ) from error
-    except ValueError as error:
-        raise SettingsError(f"--settings {path}: expected JSON, got '{error}'") from error
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"--settings {path}: expected an object of flag names, got {type(content).__name__}"
-        )
+    content = read_json_object(path, f"--settings {path}", "an object of flag names")
     given = {
         a.partition("=")[0].removeprefix("--").removeprefix("no_").replace("-", "_")
         for a in rest
@@ -197,6 +223,18 @@ def _split_commas(arguments: list[str], settings_type: type[Any]) -> list[str]:
             result.append(argument)
         elif splitting:
             result += _fields(argument)
+        else:
+            result.append(argument)
+    return result
+
+
+def _join_signed(arguments: list[str]) -> list[str]:
+    """Join a side such as ``-x`` with the flag before it, as else it would look like a flag itself."""
+    result: list[str] = []
+    for argument in arguments:
+        before = result[-1] if result else ""
+        if _SIDE.fullmatch(argument) and before.startswith("--") and "=" not in before:
+            result[-1] = f"{before}={argument}"
         else:
             result.append(argument)
     return result

@@ -2,19 +2,21 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, run_command
+from lightsheet.cli.args import run_command
 from lightsheet.core.axes import Channel, SpacingUm
+from lightsheet.core.errors import EXIT_OK
+from lightsheet.volumes.info import Selection
 
 if TYPE_CHECKING:
-    from lightsheet.core.volume import VolumeInfo
-    from lightsheet.fuse.candidates import Candidate
-    from lightsheet.fuse.choose import Choice
+    from lightsheet.models.candidates import Candidate
+    from lightsheet.models.choose import Choice
+    from lightsheet.volumes.info import VolumeInfo
 
 _MOST_COLUMNS = 4
 _FEWEST_CHARACTERS = 21
@@ -39,18 +41,20 @@ class ChooseSettings:
     """study the image is of, if the file does not say or is wrong"""
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres, if the file does not say or is wrong"""
+    select: Selection = field(default_factory=Selection)
 
 
 def run(settings: ChooseSettings) -> int:
     """Measure, compare, print."""
-    from lightsheet.core.volume import Overrides
-    from lightsheet.core.volumes import open_volume
-    from lightsheet.fuse.choose import choose_measured, shipped_models
-    from lightsheet.fuse.likeness import decide_channel
-    from lightsheet.fuse.measure import measure
+    from lightsheet.models.choose import choose_measured, of_task, shipped_models  # not for --help
+    from lightsheet.models.folder import FUSE
+    from lightsheet.models.kinds import decide_channel
+    from lightsheet.specimen.measure import measure
+    from lightsheet.volumes.info import Overrides
+    from lightsheet.volumes.reading import open_volume
 
-    models = shipped_models(settings.models)
-    overrides = Overrides(settings.spacing_um, settings.channel, settings.study)
+    models = of_task(shipped_models(settings.models), FUSE)
+    overrides = Overrides(settings.spacing_um, settings.channel, settings.study, select=settings.select)
     with open_volume(settings.source, overrides) as volume:
         info, features = volume.info, measure(volume)
     verdict = decide_channel(features, info.channel, trusted=settings.channel is not None)
@@ -89,7 +93,7 @@ def _says(candidate: "Candidate") -> str:
 
 def _measured(choice: "Choice") -> list[str]:
     """Features of the image, and the ranges of the most probable models that have any."""
-    from lightsheet.fuse.likeness import FEATURES, compared
+    from lightsheet.models.kinds import FEATURES, compared  # not for --help
 
     image = compared(choice.features)
     shown = [candidate for candidate in choice.candidates if candidate.kind][:_MOST_COLUMNS]

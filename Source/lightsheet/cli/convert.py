@@ -4,25 +4,36 @@ import functools
 import glob
 import multiprocessing
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
+from lightsheet.cli.args import run_command
 from lightsheet.core.axes import Channel
-from lightsheet.core.errors import LightsheetError, NotFoundError, SettingsError
-from lightsheet.core.files import explain_os_error
+from lightsheet.core.errors import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    BusyError,
+    LightsheetError,
+    NotFoundError,
+    SettingsError,
+    one_line,
+)
+from lightsheet.core.files import explain_write_error
+from lightsheet.core.locks import sweep_folder
+from lightsheet.core.memory import is_out_of_memory
+from lightsheet.core.names import LABELS, frame_name, stem_of
+from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import LOG, log_to_stderr, track
-from lightsheet.core.volume import Overrides
+from lightsheet.volumes.info import Overrides, Selection
 
 _H5_SUFFIXES = (".h5", ".hdf5")
-_LABELS = "_labels"
 
 
 @dataclass(frozen=True)
@@ -33,11 +44,13 @@ class ConvertCommand:
     data/surface_distance (micrometres to the specimen's convex hull, positive inside) and data/light_map
     (micrometres the light has gone inside the hull); files named *_fused, and
     further views of a specimen (*_angle2 to *_angle4), get data/raw_image only.
-    A finished file made from the same content with the same settings is kept.
+    Of a movie, each time point becomes a file NAME_t0000 and so on. A finished file made from the same
+    content with the same settings is kept.
     """
 
     input: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
-    """file (TIFF or OME-Zarr), folder (searched recursively) or pattern in quotes; also --input_file"""
+    """file (TIFF, OME-Zarr, HDF5 of other programs), folder (searched recursively) or pattern in quotes; also
+    --input_file"""
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """folder for <name>.h5, sub-folders as in IN; for a single file also a name that ends in .h5; also
     --output_path"""
@@ -56,12 +69,18 @@ class ConvertCommand:
     """channel, in place of the file's"""
     study: int | None = None
     """study number, in place of the file's"""
+    select: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True)
 class _Job:
     source: Path
     target: Path
+    overrides: Overrides
+
+
+# What became of a file (written, kept, busy or failed), a line about it, and the file.
+_Result = tuple[str, str, _Job]
 
 
 def run(settings: ConvertCommand) -> int:
@@ -71,26 +90,43 @@ def run(settings: ConvertCommand) -> int:
     if settings.fast_filter and not settings.compact:
         raise SettingsError("--fast_filter: expected together with --compact, got the full form")
     if settings.fast_filter:
-        from lightsheet.core.h5write import fast_filter_options
+        from lightsheet.volumes.h5.writer import fast_filter_options  # not for --help
 
         fast_filter_options()
-    jobs = plan(settings.input, settings.output)
+    given = Overrides(settings.spacing_um, settings.channel, settings.study, select=settings.select)
+    jobs = plan(settings.input, settings.output, given)
+    for folder in {job.target.parent for job in jobs}:
+        sweep_folder(folder)
     convert = functools.partial(_convert, settings)
-    written = kept = 0
-    failed: list[str] = []
+    counts: Counter[str] = Counter()
     results = _in_processes(convert, jobs, settings.workers) if settings.workers > 1 else map(convert, jobs)
-    for status, line in track(results, "convert", len(jobs)):
-        written += status == "written"
-        kept += status == "kept"
+    for status, line in track(_busy_ones_last(results, convert), "convert", len(jobs)):
+        counts[status] += 1
         if status == "failed":
-            failed.append(line)
             LOG.error("%s", line)
-    LOG.info("convert: %d written, %d already done, %d failed", written, kept, len(failed))
-    return EXIT_SOME_FAILED if failed else EXIT_OK
+    LOG.info(
+        "convert: %d written, %d already done, %d failed", *(counts[s] for s in ("written", "kept", "failed"))
+    )
+    return EXIT_SOME_FAILED if counts["failed"] else EXIT_OK
 
 
-def plan(where: str, output: Path) -> list[_Job]:
-    """List what is to be converted into what.
+def _busy_ones_last(
+    results: Iterable["_Result"], convert: "Callable[[_Job], _Result]"
+) -> Iterator[tuple[str, str]]:
+    """Look again, after all others, at files that another run was making: most are done by then."""
+    busy = []
+    for status, line, job in results:
+        if status == "busy":
+            busy.append(job)
+        else:
+            yield status, line
+    for job in busy:
+        status, line, _ = convert(job)
+        yield "failed" if status == "busy" else status, line
+
+
+def plan(where: str, output: Path, given: Overrides) -> list[_Job]:
+    """List what is to be converted into what; of a movie, each time point.
 
     Raises
     ------
@@ -99,32 +135,57 @@ def plan(where: str, output: Path) -> list[_Job]:
     SettingsError
         When two files would be written to the same name, or many files to one.
     """
-    from lightsheet.core.convert import volume_stem
-    from lightsheet.core.volumes import SUFFIXES, find_volumes
+    from lightsheet.volumes.reading import SUFFIXES, find_volumes  # not for --help
 
-    wanted = [suffix for suffix in SUFFIXES if suffix not in _H5_SUFFIXES]
-    sources = find_volumes(where, wanted)
+    sources = [source for source in find_volumes(where, SUFFIXES) if not _is_converted(source)]
+    if not sources:
+        raise NotFoundError(f"{where}: expected images, got files that are converted already")
     single = len(sources) == 1 and sources[0] == Path(where)
     if single:
-        name = output if output.suffix.lower() in _H5_SUFFIXES else output / f"{volume_stem(sources[0])}.h5"
-        return [_Job(sources[0], name)]
+        name = output if output.suffix.lower() in _H5_SUFFIXES else output / f"{stem_of(sources[0])}.h5"
+        return _jobs(sources[0], name, given)
     if output.suffix.lower() in _H5_SUFFIXES:
         raise SettingsError(
             f"{output}: expected a folder for the {len(sources)} files of {where}, got a file name"
         )
-    labels = [source for source in sources if volume_stem(source).endswith(_LABELS)]
+    labels = [source for source in sources if stem_of(source).endswith(LABELS)]
     if labels:
-        LOG.info("convert: %d label images (*%s) left out", len(labels), _LABELS)
+        LOG.info("convert: %d label images (*%s) left out", len(labels), LABELS)
     base = _base_of(where)
     jobs = [
-        _Job(source, output / source.parent.relative_to(base) / f"{volume_stem(source)}.h5")
+        job
         for source in sources
         if source not in labels
+        for job in _jobs(source, output / source.parent.relative_to(base) / f"{stem_of(source)}.h5", given)
     ]
     if not jobs:
         raise NotFoundError(f"{where}: expected images, got label images only")
     _check_distinct(jobs)
     return jobs
+
+
+def _jobs(source: Path, target: Path, given: Overrides) -> list[_Job]:
+    """One job for a volume; one for each time point of a movie."""
+    from lightsheet.volumes.reading import each_frame  # not for --help
+
+    frames = each_frame(source, given)
+    if len(frames) == 1:
+        return [_Job(source, target, frames[0])]
+    return [_Job(source, frame_name(target, time), frame) for time, frame in enumerate(frames)]
+
+
+def _is_converted(source: Path) -> bool:
+    """Whether a file is one that this command has written; HDF5 of other programs is converted."""
+    from lightsheet.volumes.h5.checks import open_file  # not for --help
+    from lightsheet.volumes.h5.header import is_converted
+
+    if source.suffix.lower() not in _H5_SUFFIXES:
+        return False
+    try:
+        with open_file(source) as file:
+            return is_converted(file)
+    except LightsheetError:
+        return False  # what is wrong with it is told where it is read
 
 
 def _base_of(where: str) -> Path:
@@ -149,32 +210,53 @@ def _check_distinct(jobs: Iterable[_Job]) -> None:
             )
 
 
-def _convert(settings: ConvertCommand, job: _Job) -> tuple[str, str]:
+def _convert(settings: ConvertCommand, job: _Job) -> _Result:
     """Convert one file; a failure becomes a line, so that the others go on."""
-    from lightsheet.core.convert import ConvertSettings, convert_file
+    from lightsheet.datasets.convert import ConvertSettings, convert_file  # not for --help
 
     try:
         result = convert_file(
             job.source,
             job.target,
             ConvertSettings(compact=settings.compact, fast_filter=settings.fast_filter),
-            Overrides(settings.spacing_um, settings.channel, settings.study),
+            job.overrides,
             overwrite=settings.overwrite,
         )
     except LightsheetError as error:
-        return "failed", str(error)
-    except MemoryError:
-        return "failed", f"{job.source}: not enough memory; give fewer --workers"
-    except OSError as error:
-        return "failed", f"{job.source}: {explain_os_error(error, job.target)}"
-    return result.status, str(result.target)
+        return "busy" if isinstance(error, BusyError) else "failed", one_line(error), job
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others are converted
+        LOG.debug("what went wrong", exc_info=True)
+        if is_out_of_memory(error):
+            return "failed", f"{job.source}: not enough memory; give fewer --workers", job
+        told = explain_write_error(error, job.target)
+        return "failed", f"{job.source}: {one_line(told or error)}", job
+    return result.status, str(result.target), job
 
 
 def _in_processes(
-    convert: "functools.partial[tuple[str, str]]", jobs: Sequence[_Job], workers: int
-) -> Iterator[tuple[str, str]]:
-    """Convert several files at a time; the cores are shared among the processes."""
-    from lightsheet.core.threads import thread_count
+    convert: "functools.partial[_Result]", jobs: Sequence[_Job], workers: int
+) -> Iterator[_Result]:
+    """Convert several files at a time; the cores are shared among the processes.
+
+    A process that is ended, for lack of memory as a rule, takes its pool along. Files that may have been at
+    work then are done again one by one, in a process each, so that it is known which can't be; the others go
+    on as before.
+    """
+    waiting = list(jobs)
+    while waiting:
+        left = yield from _in_pool(convert, waiting, workers)
+        for suspect in left[:workers]:
+            if (yield from _in_pool(convert, [suspect], 1)):
+                line = f"{suspect.source}: its process was ended; it may need more memory than there is"
+                yield "failed", line, suspect
+        waiting = left[workers:]
+
+
+def _in_pool(
+    convert: "functools.partial[_Result]", jobs: Sequence[_Job], workers: int
+) -> Generator[_Result, None, list[_Job]]:
+    """Convert files in a pool; returns those that were not done when it broke, in their order."""
+    from lightsheet.core.threads import thread_count  # not for --help
 
     pool = ProcessPoolExecutor(
         min(workers, len(jobs)),
@@ -182,18 +264,23 @@ def _in_processes(
         initializer=_start_worker,
         initargs=(max(1, thread_count() // workers),),
     )
+    left: list[_Job] = []
     try:
         futures = {pool.submit(convert, job): job for job in jobs}
         for future in as_completed(futures):
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield "failed", f"{futures[future].source}: its process was ended; give fewer --workers"
+                left.append(futures[future])
+    except BrokenProcessPool:  # while jobs were handed in
+        left = list(jobs)
     finally:
         pool.shutdown(cancel_futures=True)
+    return [job for job in jobs if job in left]
 
 
 def _start_worker(threads: int) -> None:
+    end_with_parent()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     log_to_stderr()
 

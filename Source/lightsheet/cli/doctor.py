@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
-from lightsheet.core.errors import NotFoundError, SettingsError
+from lightsheet.cli.args import run_command
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, NotFoundError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class DoctorSettings:
 
 def run(settings: DoctorSettings) -> int:
     """Examine the image; 1 if a rule is broken."""
-    from lightsheet.operate.doctor import examine, table
-    from lightsheet.operate.engine import Limits, find_engine
+    from lightsheet.operate.doctor.doctor import examine, table  # not for --help
+    from lightsheet.operate.doctor.engine import Limits, find_engine
 
     for flag, value in (("memory_gb", settings.memory_gb), ("seconds", settings.seconds)):
         if not value > 0:

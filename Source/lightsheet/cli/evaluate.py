@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
+from lightsheet.cli.args import run_command
 from lightsheet.core.axes import ZYX, Channel, SpacingUm
-from lightsheet.core.errors import LightsheetError, SettingsError
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, SettingsError
+from lightsheet.core.going_on import going_on
 from lightsheet.core.progress import LOG, track
 
 if TYPE_CHECKING:
@@ -50,7 +51,17 @@ class EvaluateSettings:
 
 def run(settings: EvaluateSettings) -> int:
     """Score all images and write the results; 1 if some could not be scored."""
-    from lightsheet.evaluate.report import write_report
+    from lightsheet.core.files import made_alone  # not for --help
+    from lightsheet.core.locks import sweep_folder
+
+    # The files of a report belong together: one run at a time makes them.
+    with made_alone(settings.out / "scores.json"):
+        sweep_folder(settings.out)
+        return _run(settings)
+
+
+def _run(settings: EvaluateSettings) -> int:
+    from lightsheet.evaluate.report import write_report  # not for --help
     from lightsheet.evaluate.seams import cuts_of_step
     from lightsheet.evaluate.table import lines_of, summarise, text_table, write_csv, write_scores_json
 
@@ -58,16 +69,14 @@ def run(settings: EvaluateSettings) -> int:
         cuts_of_step((1, 1, 1), settings.tile_step)  # a wrong flag is told before the work
     pairing = _pair(settings)
     failures = list(pairing.failures)
+    for line in failures:
+        LOG.error("not scored: %s", line)
     for line in pairing.remarks:
         LOG.info("%s", line)
     shown: list[Shown] = []
     for triple in track(pairing.triples, "evaluated"):
-        try:
+        with going_on(failures, triple.name):
             shown.append(_score(triple, settings, len(pairing.triples)))
-        except LightsheetError as error:
-            failures.append(str(error))
-    for line in failures:
-        LOG.error("not scored: %s", line)
     if not shown:
         raise SettingsError(
             f"--prediction {settings.prediction}: expected at least one image that can be scored, "
@@ -95,9 +104,9 @@ def _closing(shown: "list[Shown]", failures: list[str], out: Path) -> str:
 
 
 def _pair(settings: EvaluateSettings) -> "Pairing":
-    from lightsheet.core.splits import read_pairs
-    from lightsheet.core.volumes import find_volumes
+    from lightsheet.datasets.splits import read_pairs  # not for --help
     from lightsheet.evaluate.pairing import pair_by_list, pair_by_name
+    from lightsheet.volumes.reading import find_volumes
 
     if settings.csv is not None:
         if settings.fused is not None or settings.view is not None:
@@ -116,15 +125,15 @@ def _pair(settings: EvaluateSettings) -> "Pairing":
 
 def _score(triple: "Triple", settings: EvaluateSettings, images: int) -> "Shown":
     """Score one image; its pictures are made here, so that no full-size plane stays in memory."""
-    from dataclasses import replace
+    from dataclasses import replace  # not for --help
 
-    from lightsheet.core.volume import Overrides
-    from lightsheet.core.volumes import open_volume
-    from lightsheet.evaluate.image import ImageVolumes, evaluate_image
+    from lightsheet.evaluate.image import ImageVolumes, evaluate_image  # not for --help
     from lightsheet.evaluate.pairing import channel_in_name
     from lightsheet.evaluate.pictures import pictures_of
     from lightsheet.evaluate.report import Shown, planes_for
     from lightsheet.evaluate.seams import cuts_of_provenance, cuts_of_step
+    from lightsheet.volumes.info import Overrides
+    from lightsheet.volumes.reading import open_volume
 
     overrides = Overrides(settings.spacing_um, settings.channel, settings.study)
     with (

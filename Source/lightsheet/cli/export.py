@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
-from lightsheet.core.errors import LightsheetError, MissingExtraError, OutputError, SettingsError
-from lightsheet.core.model_folder import ModelFolder, open_model
-from lightsheet.core.progress import LOG
+from lightsheet.cli.args import run_command
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, SettingsError
+from lightsheet.core.going_on import going_on
+from lightsheet.models.folder import ModelFolder, open_model
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,26 @@ def run(settings: ExportSettings) -> int:
     """Export all models; 1 if some could not be."""
     if not settings.models:
         raise SettingsError("MODEL: expected at least one model folder, got none")
-    failed = 0
+    failed: list[str] = []
+    if len(settings.models) == 1:
+        _export(open_model(settings.models[0]), settings)
+        return EXIT_OK
     for path in settings.models:
-        try:
+        with going_on(failed, str(path)):
             _export(open_model(path), settings)
-        except (MissingExtraError, OutputError):
-            raise  # the others would fail too
-        except LightsheetError as error:
-            if len(settings.models) == 1:
-                raise
-            failed += 1
-            LOG.error("error: %s", " ".join(str(error).split()))
     return EXIT_SOME_FAILED if failed else EXIT_OK
 
 
 def _export(folder: ModelFolder, settings: ExportSettings) -> None:
-    from lightsheet.fuse.export import export_model, validation_pairs
-    from lightsheet.fuse.openvino_runtime import import_openvino
+    from lightsheet.fuse.training.held_out import held_out  # not for --help
+    from lightsheet.fuse.training.pairs import validation_pairs
+    from lightsheet.runtimes.export import export_model
+    from lightsheet.runtimes.openvino_runtime import import_openvino
 
     import_openvino("export")
     validation = []
     if settings.val_list is not None:
-        validation = validation_pairs(folder, settings.val_list, settings.data_root)
+        validation = held_out(validation_pairs(folder, settings.val_list, settings.data_root))
     export_model(folder, validation)
 
 

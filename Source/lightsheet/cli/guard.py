@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, run_command
-from lightsheet.core.errors import SettingsError
-from lightsheet.core.model_folder import open_model
-from lightsheet.fuse.fusion_settings import Device
+from lightsheet.cli.args import run_command
+from lightsheet.core.errors import EXIT_OK, SettingsError
+from lightsheet.models.folder import open_model
+from lightsheet.runtimes.target import Device
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def run(settings: GuardSettings) -> int:
     """Fit and write the guard."""
     if settings.samples < 1:
         raise SettingsError(f"--samples: expected at least 1, got {settings.samples}")
-    from lightsheet.fuse.calibrate import calibrate
-    from lightsheet.fuse.export import validation_pairs
+    from lightsheet.fuse.guard.calibrate import calibrate  # not for --help
+    from lightsheet.fuse.training.pairs import validation_pairs
 
     folder = open_model(settings.model)
     pairs = validation_pairs(folder, settings.val_list, settings.data_root)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, run_command
+from lightsheet.cli.args import run_command
 from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
-from lightsheet.core.errors import SettingsError
+from lightsheet.core.errors import EXIT_OK, SettingsError
 from lightsheet.core.progress import LOG
 from lightsheet.simulate.presets import DEFAULT_MISREGISTRATION_UM, DEFAULT_SCALE
 
@@ -69,7 +69,7 @@ class SimulateSettings:
 
 def run(settings: SimulateSettings) -> int:
     """Write the data set."""
-    from lightsheet.simulate.folder import SIDECAR, make_folder
+    from lightsheet.simulate.folder import SIDECAR, make_folder  # not for --help
 
     _check(settings)
     stack = None
@@ -105,8 +105,9 @@ def _check(settings: SimulateSettings) -> None:
 
 
 def _phantom_jobs(settings: SimulateSettings) -> "list[ImageJob]":
+    from lightsheet.core.names import MOST_VIEWS  # not for --help
     from lightsheet.simulate.folder import ImageJob
-    from lightsheet.simulate.optics import MOST_VIEWS, checked_views
+    from lightsheet.simulate.optics import checked_views
     from lightsheet.simulate.presets import checked_shape, preset_for
     from lightsheet.simulate.variety import DRAWN_STUDY
 
@@ -157,11 +158,11 @@ def _refuse_for_drawn(settings: SimulateSettings) -> None:
 
 
 def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob], NDArray[np.generic]]":
-    from lightsheet.core.files import content_hash
-    from lightsheet.core.volume import Overrides
-    from lightsheet.core.volumes import read_volume
+    from lightsheet.core.files import content_hash  # not for --help
     from lightsheet.simulate.folder import ImageJob
     from lightsheet.simulate.presets import PRESETS, preset_for
+    from lightsheet.volumes.info import Overrides
+    from lightsheet.volumes.reading import read_volume
 
     if settings.channel == "both":
         raise SettingsError("--channel: expected nucleus or membrane for a real stack, got both")

@@ -3,15 +3,21 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lightsheet.cli.args import EXIT_OK, EXIT_SOME_FAILED, run_command
-from lightsheet.core.errors import NotFoundError, SettingsError, SplitError
-from lightsheet.core.files import write_json
+from lightsheet.cli.args import run_command
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, NotFoundError, SettingsError, SplitError
+from lightsheet.core.files import made_alone, write_json
+from lightsheet.core.names import VIEW, fused_beside
 from lightsheet.core.progress import LOG
-from lightsheet.core.splits import Pair, read_pairs, write_pairs
+from lightsheet.datasets.splits import Pair, read_pairs, write_pairs
+
+if TYPE_CHECKING:
+    from lightsheet.datasets.audit import Audited
+
+_SUMMARY = "splits.json"
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,13 @@ class SplitsSettings:
     group_by: str = ""
     """regular expression; images whose paths give the same matched text stay together"""
     on_fault: Literal["fail", "exclude"] = "fail"
-    """pairs whose shapes or metadata disagree: fail, or leave them out and say so"""
+    """pairs that can't be read, or whose shapes or metadata disagree: fail, or leave them out and say so"""
     audit: bool = False
     """only audit the lists that are in --output_path, write nothing"""
 
 
 def run(settings: SplitsSettings) -> int:
-    """Write the lists, or audit those that are there; 1 if the audit finds a fault."""
+    """Write the lists, or audit those that are there; 1 if the audit finds a fault or a file is no use."""
     if settings.audit:
         return _audit_existing(settings)
     val, test = settings.val_share, settings.test_share
@@ -52,8 +58,8 @@ def run(settings: SplitsSettings) -> int:
         raise SettingsError(
             f"--val_share, --test_share: expected shares with a sum below 1, got {val}, {test}"
         )
-    from lightsheet.core.audit import Audited, inspect
-    from lightsheet.core.grouping import divide, specimens
+    from lightsheet.datasets.audit import Audited, inspect  # not for --help
+    from lightsheet.datasets.grouping import divide, specimens
 
     sound, faults = inspect(_find_pairs(settings.data_root))
     for fault in faults:
@@ -74,6 +80,16 @@ def run(settings: SplitsSettings) -> int:
         )
         for name, items in sorted(sets.items())
     }
+    excluded = sorted({fault.pair.view.name for fault in faults})
+    # The lists belong together: those of two runs at a time must not mix.
+    with made_alone(settings.output_path / _SUMMARY):
+        _write(settings, divided, excluded)
+    return EXIT_SOME_FAILED if any(fault.lost for fault in faults) else EXIT_OK
+
+
+def _write(
+    settings: SplitsSettings, divided: "dict[str, dict[str, list[Audited]]]", excluded: list[str]
+) -> None:
     summary = {}
     for name, parts in divided.items():
         for part, items in parts.items():
@@ -81,34 +97,26 @@ def run(settings: SplitsSettings) -> int:
             write_pairs(csv, [item.pair for item in items], settings.data_root)
             summary[csv.name] = len(items)
         LOG.info("%s: %s", name, ", ".join(f"{part} {len(items)}" for part, items in parts.items()))
-    excluded = sorted({fault.pair.view.name for fault in faults})
-    write_json(
-        settings.output_path / "splits.json",
-        {
-            "seed": settings.seed,
-            "data_root": str(settings.data_root),
-            "images": summary,
-            "excluded": excluded,
-        },
-    )
-    return EXIT_OK
+    content = {
+        "seed": settings.seed,
+        "data_root": str(settings.data_root),
+        "images": summary,
+        "excluded": excluded,
+    }
+    write_json(settings.output_path / _SUMMARY, content)
 
 
 def _find_pairs(data_root: Path) -> list[Pair]:
     if not data_root.is_dir():
         raise NotFoundError(f"{data_root}: expected a folder of converted images, got no such folder")
-    views = sorted(data_root.rglob("*_angle.h5"))
+    views = sorted(data_root.rglob(f"*{VIEW}.h5"))
     if not views:
         raise NotFoundError(f"{data_root}: expected *_angle.h5 files (see convert_images.py), got none")
-    pairs = [Pair(view, view.with_name(view.name.replace("_angle.h5", "_fused.h5"))) for view in views]
-    for pair in pairs:
-        if not pair.fused.exists():
-            raise NotFoundError(f"{pair.view}: expected its partner {pair.fused.name} beside it, got none")
-    return pairs
+    return [Pair(view, fused) for view in views if (fused := fused_beside(view)) is not None]
 
 
 def _audit_existing(settings: SplitsSettings) -> int:
-    from lightsheet.core.audit import inspect, leaks
+    from lightsheet.datasets.audit import inspect, leaks  # not for --help
 
     lists = sorted(settings.output_path.glob("Study*_*_*.csv"))
     if not lists:

@@ -3,21 +3,32 @@
 ===========================  =======  ========  =====================================================
 stage                        axes     type      meaning of a number
 ===========================  =======  ========  =====================================================
-view, fused on disk          Z Y X    uint16    camera counts
+view, fused on disk          Z Y X    stated    camera counts (uint16), or intensity in any unit, whole or
+                                      in file   real, also negative
 H5 ``data/raw_image``        Z Y X    stated    intensity; percentile 2 is 0, percentile 99.8 is 1, not
                                       in file   clipped; both percentiles are attributes: can be undone
 H5 ``data/surface_distance`` Z Y X    float     signed distance in micrometres to the specimen's convex
                                                 hull: > 0 inside, 0 on the surface, < 0 outside
 H5 ``data/light_map``        Z Y X    stated    path length from the lit side, in micrometres
 network input                C Z Y X  float32   channels in the order of ``--image_groups``
-network output               1 Z Y X  float32   normalised fused intensity
-written result               Z Y X    uint16    counts on the input's scale, same shape and voxel size
+network output               C Z Y X  float32   maps, as the model folder names them; fusion has one: the
+                                                normalised fused intensity. A vector's component changes
+                                                its sign where the volume is mirrored along its axis
+written result               Z Y X    uint16 or intensity in the view's units, same shape and voxel size:
+                                      real      counts of 16 bits stay such, all else is float32, or float64
+                                                where that would merge it (`volumes.result_types`)
 ===========================  =======  ========  =====================================================
+
+Beyond its last voxels, up to what a network's stride asks for, a volume is mirrored without repeating the
+last voxel, wherever a network is run: tiles, blocks of the guard, validation (`core.tiles.mirrored`).
 
 Spacing is always ``(z, y, x)`` in micrometres and is called ``spacing_um``.
 """
 
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 RAW_IMAGE = "data/raw_image"
 SURFACE_DISTANCE = "data/surface_distance"
@@ -27,12 +38,17 @@ IMAGE_GROUPS = (RAW_IMAGE, SURFACE_DISTANCE, LIGHT_MAP)
 LOW_PERCENTILE = 2.0
 HIGH_PERCENTILE = 99.8
 
+HIGHEST_COUNT = 65535
+"""Of a camera's counts, which are uint16."""
+
 Channel = Literal["nucleus", "membrane"]
 CHANNELS: tuple[Channel, ...] = ("nucleus", "membrane")
 
 ZYX = tuple[int, int, int]
 SpacingUm = tuple[float, float, float]
 Region = tuple[slice, slice, slice]
+Floats = NDArray[np.float32]
+"""Volumes of normalised intensities and what networks take and give."""
 
 # A residual network may change a voxel by a factor of exp(3) = 20 at most, whatever runs it.
 LOG_GAIN_LIMIT = 3.0

@@ -3,6 +3,11 @@
 Every class is also a builtin exception, so that callers who know nothing of this package can catch it.
 """
 
+import signal
+
+EXIT_OK, EXIT_SOME_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+"""Codes of a process that did all, all but some of several inputs, nothing, or was ended by Ctrl-C."""
+
 
 class LightsheetError(Exception):
     """Base of all errors that are answered with one line and a non-zero exit code."""
@@ -10,6 +15,10 @@ class LightsheetError(Exception):
 
 class VolumeError(LightsheetError, ValueError):
     """A volume that can't be used: not a TIFF, wrong axes, NaN, constant, truncated."""
+
+
+class NoSpecimenError(VolumeError):
+    """A volume that can be read, but is constant, saturated or shows no specimen."""
 
 
 class MetadataError(LightsheetError, ValueError):
@@ -44,3 +53,43 @@ class OutputError(LightsheetError, OSError):
 
 class MissingExtraError(LightsheetError, ImportError):
     """An optional library is not installed; the message has the ``pip install`` line."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end.
+
+    Attributes
+    ----------
+    signal : its number
+    name : its name, such as SIGTERM
+    code : exit code that says so, 128 more than the number
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal, self.name, self.code = number, signal.Signals(number).name, 128 + number
+        super().__init__(f"stopped by {self.name}")
+
+
+class BusyError(LightsheetError, RuntimeError):
+    """Another run is making the same result at this moment."""
+
+
+class ChangedError(VolumeError):
+    """An input was written to while it was read, so that nothing made of it can be trusted."""
+
+
+LONGEST_LINE = 1000
+
+
+def one_line(error: BaseException | str) -> str:
+    """Text of an error as one line: no line breaks or control characters, its kind where it is foreign.
+
+    Files decide parts of such texts: signs that steer a terminal are left out, and what is longer than a line
+    is cut.
+    """
+    text = str(error)
+    clean = "".join(sign if sign.isprintable() else " " for sign in text[: 4 * LONGEST_LINE])
+    clean = " ".join(clean.split())
+    if isinstance(error, BaseException) and not isinstance(error, LightsheetError):
+        clean = f"{type(error).__name__}: {clean}" if clean else type(error).__name__
+    return clean if len(clean) <= LONGEST_LINE else f"{clean[:LONGEST_LINE]}..."

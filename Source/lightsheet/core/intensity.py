@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lightsheet.core.axes import HIGH_PERCENTILE, LOW_PERCENTILE, ZYX
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.jit import compiled
+from lightsheet.core.order_statistics import between, percentiles_of_wide
 from lightsheet.core.threads import in_threads
 
 _LEVELS = 1 << 16
@@ -45,31 +46,44 @@ class Normalization:
         return self.low if self.high > self.low else 0.0
 
     def apply(self, counts: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn counts into normalised float32, not clipped."""
+        """Turn counts into normalised float32, not clipped; reckoned in float64 and rounded once."""
         out = np.empty(counts.shape, np.float32)
-        _affine(np.ascontiguousarray(counts).reshape(-1), out.reshape(-1), 1.0 / self.range, self.offset)
+        _affine(_flat(counts), out.reshape(-1), 1.0 / self.range, self.offset)
         return out
 
-    def undo(self, normalized: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn normalised numbers back into counts, float32 and not rounded."""
-        flat = np.ascontiguousarray(normalized).reshape(-1)
-        out = np.empty(normalized.shape, np.float32)
-        _affine(flat, out.reshape(-1), self.range, -self.offset / self.range)
+    def undo(self, normalized: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
+        """Turn normalised numbers back into counts, not rounded to whole ones.
+
+        Parameters
+        ----------
+        dtype : float64 for counts that float32 does not resolve (see `volumes.result_types.real_type`)
+        """
+        out = np.empty(normalized.shape, dtype)
+        _affine(_flat(normalized), out.reshape(-1), self.range, -self.offset / self.range)
         return out
 
     def undo_to(self, normalized: NDArray[Any], dtype: Any) -> NDArray[Any]:
         """Turn normalised numbers back into counts of a type, rounded and clipped if that is an integer type.
 
-        Exact for uint16: float32 keeps 24 bits, so the error before rounding is below 65535 / 2**24.
+        Exact for 8 and 16 bits: float32 keeps 24, so the error before rounding is below 65535 / 2**24.
         """
-        counts = self.undo(normalized)
         kind = np.dtype(dtype)
         if kind.kind not in "ui":
-            return counts.astype(kind, copy=False)
-        limits = np.iinfo(kind)
+            return self.undo(normalized, kind)
+        counts = self.undo(normalized, np.float32 if kind.itemsize <= 2 else np.float64)
         np.rint(counts, out=counts)
-        np.clip(counts, limits.min, limits.max, out=counts)
+        np.clip(counts, *limits_of(kind), out=counts)
         return counts.astype(kind)
+
+
+def limits_of(dtype: Any) -> tuple[float, float]:
+    """Lowest and highest number of float64 that a type holds."""
+    kind = np.dtype(dtype)
+    limits = np.iinfo(kind) if kind.kind in "ui" else np.finfo(kind)
+    highest = float(limits.max)
+    # The largest whole numbers of 64 bits are none of float64; the next one above would wrap.
+    beyond = kind.kind in "ui" and int(highest) > limits.max
+    return float(limits.min), float(np.nextafter(highest, 0)) if beyond else highest
 
 
 class Slabs(Protocol):
@@ -107,8 +121,8 @@ def percentiles_of_slabs(
 ) -> tuple[float, float]:
     """Like :func:`percentiles` for a volume that comes in pieces.
 
-    Counts (8 and 16 bit) need one pass. Floats need up to five over the pieces, so that a one-shot
-    iterator of floats is first collected in memory.
+    Counts (8 and 16 bit) need one pass. Other numbers need two (32 bits) or four (64 bits) over the pieces,
+    so that a one-shot iterator of these is first collected in memory.
     """
     pieces: Iterable[NDArray[Any]] = slabs
     iterator = iter(slabs)
@@ -123,7 +137,8 @@ def percentiles_of_slabs(
         return percentiles_of_histogram(table, q, lowest)
     if iter(slabs) is slabs:
         pieces = [first, *iterator]
-    return _percentiles_of_floats(pieces, q)
+    low, high = percentiles_of_wide(pieces, q)
+    return low, high
 
 
 def histogram(counts: NDArray[Any]) -> NDArray[np.int64]:
@@ -161,56 +176,14 @@ def percentiles_of_histogram(
     def value_at(rank: int) -> float:
         return float(np.searchsorted(below, rank, side="right") + lowest)
 
-    low, high = (_between(value_at, voxels, percent) for percent in q)
+    low, high = (between(value_at, voxels, percent) for percent in q)
     return low, high
 
 
-def _between(value_at: Any, voxels: int, percent: float) -> float:
-    """Linear interpolation between the two neighbouring order statistics, with numpy's own rounding."""
-    position = percent / 100.0 * (voxels - 1)
-    rank = int(np.floor(position))
-    lower, upper = value_at(rank), value_at(min(rank + 1, voxels - 1))
-    part = position - rank
-    if part >= 0.5:
-        return float(upper - (upper - lower) * (1.0 - part))
-    return float(lower + (upper - lower) * part)
-
-
-def _percentiles_of_floats(pieces: Iterable[NDArray[Any]], q: tuple[float, float]) -> tuple[float, float]:
-    """Order statistics by the upper, then the lower 16 bits of the numbers: exact, without a sorted copy."""
-    high_table = np.zeros(_LEVELS, np.int64)
-    for piece in pieces:
-        _count_upper(_flat_float32(piece), high_table)
-    below = np.cumsum(high_table)
-    voxels = int(below[-1])
-    if voxels == 0:
-        raise VolumeError("percentiles: expected at least one voxel, got an empty volume")
-    lower_tables: dict[int, NDArray[np.int64]] = {}
-
-    def value_at(rank: int) -> float:
-        upper = int(np.searchsorted(below, rank, side="right"))
-        if upper not in lower_tables:
-            table = np.zeros(_LEVELS, np.int64)
-            for piece in pieces:
-                _count_lower(_flat_float32(piece), upper, table)
-            lower_tables[upper] = np.cumsum(table)
-        before = int(below[upper - 1]) if upper else 0
-        lower = int(np.searchsorted(lower_tables[upper], rank - before, side="right"))
-        return _number_of_key(upper << 16 | lower)
-
-    low, high = (_between(value_at, voxels, percent) for percent in q)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise VolumeError("percentiles: expected finite intensities, got NaN or infinity")
-    return low, high
-
-
-def _flat_float32(piece: NDArray[Any]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(piece, np.float32).reshape(-1)
-
-
-def _number_of_key(key: int) -> float:
-    bits = key ^ 0x80000000 if key & 0x80000000 else key ^ 0xFFFFFFFF
-    return float(np.array([bits], np.uint32).view(np.float32)[0])
+def _flat(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Numbers in one row, of a type that compiled loops know: half floats become float32, which is exact."""
+    half = numbers.dtype == np.float16
+    return np.ascontiguousarray(numbers, np.float32 if half else None).reshape(-1)
 
 
 def _chain(first: NDArray[Any], rest: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -238,31 +211,7 @@ def _count(flat: Any, tables: Any, shift: int) -> None:
 
 
 @compiled()
-def _key(bits: Any) -> Any:
-    """Order-preserving unsigned number of a float's bits."""
-    if bits & np.uint32(0x80000000):
-        return bits ^ np.uint32(0xFFFFFFFF)
-    return bits ^ np.uint32(0x80000000)
-
-
-@compiled()
-def _count_upper(numbers: Any, table: Any) -> None:
-    bits = numbers.view(np.uint32)
-    for i in range(bits.size):
-        table[_key(bits[i]) >> np.uint32(16)] += 1
-
-
-@compiled()
-def _count_lower(numbers: Any, upper: int, table: Any) -> None:
-    bits = numbers.view(np.uint32)
-    for i in range(bits.size):
-        key = _key(bits[i])
-        if key >> np.uint32(16) == upper:
-            table[key & np.uint32(0xFFFF)] += 1
-
-
-@compiled()
 def _affine(flat: Any, out: Any, factor: float, offset: float) -> None:
     """Write ``(flat - offset) * factor``; in float64, so that the result is rounded once."""
     for i in range(flat.size):
-        out[i] = np.float32((np.float64(flat[i]) - offset) * factor)
+        out[i] = (np.float64(flat[i]) - offset) * factor

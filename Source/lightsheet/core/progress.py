@@ -69,10 +69,17 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     if LOG.handlers:
         return
     handler = _BarSafeHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(level)
     LOG.propagate = False
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Names of files and what clients send are part of messages: no sign in them steers a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "".join(sign if sign.isprintable() else " " for sign in super().formatMessage(record))
 
 
 class _BarSafeHandler(logging.Handler):

@@ -110,11 +110,6 @@ class TilePlan:
         return math.prod(len(spans) for spans in self.axes)
 
     @property
-    def redundancy(self) -> float:
-        """Voxels computed per voxel of the volume; 1 is the least."""
-        return self.count * math.prod(self.tile_zyx) / math.prod(self.shape_zyx)
-
-    @property
     def cuts_zyx(self) -> tuple[list[int], list[int], list[int]]:
         """Planes along Z, Y and X where a tile begins or ends to contribute: where seams could show."""
         z, y, x = (
@@ -184,6 +179,14 @@ def plan_tiles(
 def round_up(size: int, stride: int) -> int:
     """Smallest multiple of ``stride`` that is at least ``size``."""
     return -(-size // stride) * stride
+
+
+def mirrored(channels: NDArray[np.float32], size_zyx: ZYX) -> NDArray[np.float32]:
+    """Continue (C, Z, Y, X) beyond its end up to a size, by its mirror image without the last voxel."""
+    beyond = [(0, size - n) for size, n in zip(size_zyx, channels.shape[1:], strict=True)]
+    if not any(after for _, after in beyond):
+        return channels
+    return np.pad(channels, [(0, 0), *beyond], mode="reflect")
 
 
 def tiles_along(size: int, tile: int, overlap: int, stride: int) -> int:

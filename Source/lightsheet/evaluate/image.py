@@ -12,10 +12,12 @@ from lightsheet.core.errors import VolumeError
 from lightsheet.core.intensity import Normalization, Slabs, percentiles
 from lightsheet.core.jit import compiled
 from lightsheet.core.threads import in_threads
+from lightsheet.evaluate.gaussian import GAUSSIAN_SIGMA, GaussianVolume
+from lightsheet.evaluate.light_fit import LightFit, light_fit
 from lightsheet.evaluate.metrics import ErrorSums, Score, relative_score
 from lightsheet.evaluate.preview import Planes, Preview
 from lightsheet.evaluate.seams import Cuts, GradientEnergy, SeamIndex
-from lightsheet.evaluate.slabs import GAUSSIAN_SIGMA, GaussianVolume, side_by_side
+from lightsheet.evaluate.slabs import side_by_side
 from lightsheet.evaluate.ssim import READINGS, WINDOW, Reading, SsimStream, window_zyx
 
 Method = Literal["prediction", "identity", "gaussian"]
@@ -86,6 +88,7 @@ class ImageResult:
     origin : what the files say about being simulated; empty for real data
     notes : remarks a reader must know
     sources : files of prediction, view and fused
+    light : what the prediction says of the view's light, if the physics step made it
     """
 
     name: str
@@ -100,6 +103,7 @@ class ImageResult:
     origin: str
     notes: tuple[str, ...]
     sources: dict[str, str]
+    light: LightFit | None = None
 
     def n_ssim(self, method: Method, reading: Reading) -> float:
         """N_SSIM of a method; NaN where it is not defined."""
@@ -165,6 +169,7 @@ def evaluate_image(
         _origin(volumes),
         tuple(notes + _undefined(scores)),
         {name: sources[name].info.source for name in _SHOWN},
+        light_fit(volumes.prediction.info.metadata),
     )
 
 

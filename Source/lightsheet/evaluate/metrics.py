@@ -9,6 +9,7 @@ so that copying the view scores 0 and a perfect prediction 1; there is no lower 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ from lightsheet.evaluate.ssim import Reading, SsimByDepth, ssim, ssim_by_depth
 
 # Below this, 1 - SSIM is rounding: the two volumes are equal.
 EQUAL = 1e-9
+LOSS_BELOW = -0.02
+"""N_SSIM below which a result counts as a loss, wherever losses are counted."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ def relative_score(ssim_prediction: float, ssim_view: float) -> float:
     if abs(room) < EQUAL:
         return 0.0 if abs(1.0 - ssim_prediction) < EQUAL else math.nan
     return (ssim_prediction - ssim_view) / room
+
+
+def mean_of_known(values: Iterable[float]) -> float:
+    """Mean of those values that are not NaN, which stands for undefined; NaN where there is none."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def nssim(

@@ -8,11 +8,10 @@ from typing import Literal
 
 from lightsheet.core.axes import CHANNELS, Channel
 from lightsheet.core.errors import NotFoundError, SettingsError
-from lightsheet.core.view_names import is_further_view
+from lightsheet.core.names import is_further_view, stem_of
 
 Role = Literal["prediction", "view", "fused"]
 
-_SUFFIX = re.compile(r"(\.ome)?\.(tiff?|btf|h5|hdf5|zarr)$", re.IGNORECASE)
 _PREFIX = re.compile(r"^(pred|prediction|predicted)[_-]", re.IGNORECASE)
 _ENDING = re.compile(r"[_-](angle|view|fused|pred|prediction|predicted|labels)$", re.IGNORECASE)
 _VIEW_ENDINGS = ("angle", "view")
@@ -52,12 +51,7 @@ class Pairing:
 
 def key_of(path: Path) -> str:
     """Return what a file's name says about its image, without role and format."""
-    return _ENDING.sub("", _PREFIX.sub("", name_of(path)))
-
-
-def name_of(path: Path) -> str:
-    """Return a volume's name without the ending of its format."""
-    return _SUFFIX.sub("", path.name)
+    return _ENDING.sub("", _PREFIX.sub("", stem_of(path)))
 
 
 def channel_in_name(name: str) -> Channel | None:
@@ -144,7 +138,7 @@ def _of_role(paths: Sequence[Path], role: Role) -> list[Path]:
 
 
 def _ending(path: Path) -> str:
-    found = _ENDING.search(name_of(path))
+    found = _ENDING.search(stem_of(path))
     return found.group(1).lower() if found else ""
 
 

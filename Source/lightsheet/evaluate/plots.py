@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lightsheet.core.axes import SpacingUm
 from lightsheet.evaluate.image import ImageResult, Method
+from lightsheet.evaluate.light_fit import LightFit
 from lightsheet.evaluate.ssim import READINGS
 
 # Middle tones, legible on white and on near-black.
@@ -96,6 +97,37 @@ def distribution_plot(results: Sequence[ImageResult]) -> str:
             axes.set_ylim(-0.6, len(rows) - 0.4)
             axes.set_title(f"N_SSIM, {reading} (0 = the view, 1 = perfect)")
         return _svg(figure)
+
+
+def light_plot(fit: LightFit) -> str:
+    """Brightness over the tissue that the light has met, and the slope taken; an SVG as data address."""
+    places, logarithms = (np.array(values) for values in zip(*fit.curve, strict=True))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 2.4), layout="constrained")
+        axes = figure.subplots()
+        middle, level = float(places.mean()), float(logarithms.mean())
+        axes.plot(places, np.exp(logarithms), "o", markersize=4, color=COLOURS["view"], label="view")
+        low, taken, high = (
+            np.exp(level - depth * (places - middle))
+            for depth in (fit.interval[0], fit.optical_depth, fit.interval[1])
+        )
+        axes.plot(places, taken, color=COLOURS["prediction"], linewidth=1.9, label="taken")
+        axes.fill_between(places, low, high, color=COLOURS["prediction"], alpha=0.2, linewidth=0)
+        axes.set_yscale("log")
+        axes.set_xlabel(f"tissue between voxel and side {fit.follows} (1: the thickest)")
+        axes.set_ylabel("brightness")
+        axes.legend(loc="best", fontsize=8)
+        return _svg(figure)
+
+
+def light_words(fit: LightFit) -> str:
+    """Say what the picture shows."""
+    known = f"from {fit.follows}" if fit.side else f"from a side that is not sure, likeliest {fit.follows}"
+    low, high = fit.interval
+    return (
+        f"Light {known}: optical depth {fit.optical_depth:.2f} ({low:.2f} to {high:.2f}), measured "
+        f"{fit.measured[0]:.2f} with an error of {fit.measured[1]:.2f}; r2 of the slope {fit.r2:.2f}"
+    )
 
 
 def _points(axes: Any, place: int, values: Iterable[float], colour: str) -> None:

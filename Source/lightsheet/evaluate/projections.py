@@ -10,15 +10,16 @@ import tifffile
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import ZYX, SpacingUm
-from lightsheet.core.files import written_beside
+from lightsheet.core.files import made_alone, written_beside
 from lightsheet.core.jit import compiled
-from lightsheet.core.lazy import LazyVolume
 from lightsheet.core.threads import in_threads
+from lightsheet.volumes.lazy import LazyVolume
 
 PLANES = ("XY", "XZ", "YZ")
 MONTAGE = "projections"
 _MONTAGE_PIXELS = 1600
 _GAP = 6
+_PATIENCE_S = 60.0
 _UM_PER_CM = 1e4
 
 
@@ -76,13 +77,16 @@ def files_of(folder: Path, name: str) -> dict[str, Path]:
 
 
 def write_projections(projections: Projections, files: dict[str, Path], spacing_um: SpacingUm | None) -> None:
-    """Write the three projections as TIFF, in counts, and a PNG of all; each whole or not at all."""
+    """Write the projections as TIFF, in the volume's units, and a PNG of all; each whole or not at all."""
     pictures = {"XY": projections.xy, "XZ": projections.xz, "YZ": projections.yz}
-    for plane, picture in pictures.items():
-        with written_beside(files[plane]) as partial:
-            _write_tiff(partial, picture, plane, spacing_um)
-    with written_beside(files[MONTAGE]) as partial:
-        partial.write_bytes(imagecodecs.png_encode(montage(projections, spacing_um)))
+    with made_alone(
+        files[MONTAGE], _PATIENCE_S
+    ):  # all four are of one volume, whoever writes at the same time
+        for plane, picture in pictures.items():
+            with written_beside(files[plane]) as partial:
+                _write_tiff(partial, picture, plane, spacing_um)
+        with written_beside(files[MONTAGE]) as partial:
+            partial.write_bytes(imagecodecs.png_encode(montage(projections, spacing_um)))
 
 
 def montage(projections: Projections, spacing_um: SpacingUm | None) -> NDArray[np.uint8]:
@@ -92,7 +96,8 @@ def montage(projections: Projections, spacing_um: SpacingUm | None) -> NDArray[n
     extent = max(width * x, height * y) + depth * z
     pixel = max(min(z, y, x), extent / _MONTAGE_PIXELS)
     rows, columns, deep = (max(1, round(n * s / pixel)) for n, s in ((height, y), (width, x), (depth, z)))
-    low, high = np.percentile(projections.xy, (2, 99.8))
+    low, high = (float(p) for p in np.percentile(projections.xy.astype(np.float64), (2, 99.8)))
+    high = high if high > low else float(projections.xy.max())
     canvas = np.zeros((rows + _GAP + deep, columns + _GAP + deep), np.uint8)
     canvas[rows : rows + _GAP] = canvas[:, columns : columns + _GAP] = 255
     canvas[rows + _GAP :, columns + _GAP :] = 255
@@ -105,7 +110,7 @@ def montage(projections: Projections, spacing_um: SpacingUm | None) -> NDArray[n
 def _grey(picture: NDArray[Any], shape: tuple[int, int], low: float, high: float) -> NDArray[np.uint8]:
     """Nearest neighbours, so that every value shown is one of the volume."""
     at = [((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(shape, picture.shape, strict=True)]
-    scaled = (picture[np.ix_(*at)].astype(np.float64) - low) / max(high - low, 1e-9)
+    scaled = (picture[np.ix_(*at)].astype(np.float64) - low) / (high - low if high > low else 1.0)
     return np.asarray(255 * np.clip(scaled, 0, 1), dtype=np.uint8)
 
 

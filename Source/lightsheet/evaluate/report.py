@@ -13,7 +13,7 @@ from lightsheet import __version__
 from lightsheet.core.files import written_beside
 from lightsheet.evaluate.image import ImageResult
 from lightsheet.evaluate.pictures import ERROR_RANGE, GAMMA, ImagePictures
-from lightsheet.evaluate.plots import decay_plot, depth_plot, distribution_plot
+from lightsheet.evaluate.plots import decay_plot, depth_plot, distribution_plot, light_plot, light_words
 from lightsheet.evaluate.preview import Planes
 from lightsheet.evaluate.table import DEFINITIONS, METHOD_NAMES, Line, lines_of, summarise
 
@@ -143,6 +143,8 @@ def _image(number: int, item: Shown, *, opened: bool) -> dict[str, Any]:
         "pictures": pictures,
         "depth": depth_plot(result) if pictures else "",
         "decay": decay_plot(result) if pictures else "",
+        "light": "" if result.light is None else light_plot(result.light),
+        "light_told": "" if result.light is None else light_words(result.light),
     }
     if pictures:
         told["first"] = len(pictures.slices) // 2

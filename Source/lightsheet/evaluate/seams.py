@@ -64,11 +64,8 @@ def seam_index(
         raise VolumeError(
             f"seam index: expected a reference of shape {prediction.shape}, got {reference.shape}"
         )
-    data = np.ascontiguousarray(prediction, np.float32)
-    if reference is None:
-        beside = np.zeros((1, 1, 1), np.float32)
-    else:
-        beside = np.ascontiguousarray(reference, np.float32)
+    data = _real(prediction)
+    beside = np.zeros((1, 1, 1), np.float32) if reference is None else _real(reference)
     energy = GradientEnergy((data.shape[0], data.shape[1], data.shape[2]))
     energy.add(data, beside, len(data))
     return energy.index(cuts_zyx)
@@ -91,7 +88,7 @@ class GradientEnergy:
     def __post_init__(self) -> None:
         self.sums = [np.zeros(n) for n in self.shape_zyx]
 
-    def add(self, prediction: NDArray[np.float32], reference: NDArray[np.float32], fresh: int) -> None:
+    def add(self, prediction: NDArray[Any], reference: NDArray[Any], fresh: int) -> None:
         """Take the next slabs; the plane before the ``fresh`` ones is used for the difference along Z."""
         before = min(1, len(prediction) - fresh)
         ours = prediction[len(prediction) - fresh - before :]
@@ -139,6 +136,11 @@ def cuts_of_provenance(metadata: Mapping[str, Any]) -> Cuts | None:
         return None
     z, y, x = (tuple(int(cut) for cut in cuts) for cuts in told)
     return z, y, x
+
+
+def _real(volume: NDArray[Any]) -> NDArray[Any]:
+    """Make numbers real: float32, or float64 for whole numbers and reals of more than 24 bits."""
+    return np.ascontiguousarray(volume, np.result_type(volume.dtype, np.float32))
 
 
 def _index_of_axis(energy: NDArray[np.float64], cuts: Sequence[int]) -> float:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from lightsheet.core.files import write_json, written_beside
+from lightsheet.evaluate.gaussian import GAUSSIAN_SIGMA
 from lightsheet.evaluate.image import METHODS, ImageResult, Method
+from lightsheet.evaluate.metrics import mean_of_known
 from lightsheet.evaluate.ssim import READINGS, Reading
 
 Line = dict[str, Any]
@@ -61,7 +63,7 @@ def summarise(lines: Sequence[Line]) -> list[Line]:
             row: Line = {"scope": scope, "group": group, "method": method, "images": len(chosen)}
             for reading in READINGS:
                 row |= _statistics([line[f"n_ssim_{reading}"] for line in chosen], reading)
-            row |= {name: _mean([line[name] for line in chosen]) for name in _MEANS}
+            row |= {name: mean_of_known([line[name] for line in chosen]) for name in _MEANS}
             rows.append(row)
     return rows
 
@@ -92,11 +94,6 @@ def _statistics(values: Sequence[float], reading: Reading) -> Line:
         )
     told = {f"n_ssim_{reading}_{name}": number for name, number in zip(names, numbers, strict=True)}
     return {**told, f"n_ssim_{reading}_undefined": len(values) - int(known.size)}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def write_csv(path: Path, lines: Sequence[Line]) -> None:
@@ -177,7 +174,8 @@ DEFINITIONS = {
     "max value 10",
     "3d": "11 x 11 x 11 Gaussian window, sigma 1.5, range 1, valid places only",
     "identity": "the view, unchanged",
-    "gaussian": "the view under a Gaussian of sigma 0.442 (nucleus) or 0.5 (membrane) voxels, "
+    "gaussian": f"the view under a Gaussian of sigma {GAUSSIAN_SIGMA['nucleus']} (nucleus) or "
+    f"{GAUSSIAN_SIGMA['membrane']} (membrane) voxels, "
     "rounded to counts",
     "mae, psnr, pearson": "over all voxels of the normalised volumes; PSNR for a range of 1",
     "seam_index": "gradient energy of (prediction - view) on the tile grid over that beside it, worst axis; "

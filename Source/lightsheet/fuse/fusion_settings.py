@@ -3,50 +3,30 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lightsheet.core.axes import ZYX
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["auto", "torch", "openvino"]
-Flips = Literal["none", "xy", "all"]
+from lightsheet.inference.settings import InferenceSettings
+from lightsheet.volumes.result_types import ResultDtype
 
 
 @dataclass(frozen=True)
-class FusionSettings:
+class FusionSettings(InferenceSettings):
     """How a view is fused, whatever the model."""
 
-    patch_size: ZYX | None = None
-    """tile in voxels Z,Y,X that a pass finishes, multiples of 4 (some networks: 8 to 32); default: fitted
-    to volume and memory"""
-    overlap: ZYX | None = None
-    """least overlap of tiles in voxels Z,Y,X; default: what the network needs for a result that does not
-    depend on the tiles"""
-    device: Device = "auto"
-    """where the network runs; auto takes a GPU if there is one"""
-    runtime: RuntimeName = "auto"
-    """what runs the network: auto is PyTorch on a GPU, OpenVINO on a CPU if it is installed"""
-    precision: Precision = "auto"
-    """numbers the network computes with; auto is bf16 or fp16 on a GPU, and fp32 on a CPU, or bf16 where the
-    model's parity record says that it keeps the scores"""
-    memory_gb: float | None = None
-    """main memory (GiB) for tiles, beyond about 1 GiB that the program itself takes; default three quarters
-    of what is free"""
-    gpu_memory_gb: float | None = None
-    """memory (GiB) to take of the GPU; default three quarters of what is free"""
-    time_budget_s: float | None = None
-    """seconds that a view may take: fewer passes (--flips, several models) are made to meet it, and what is
-    not done when it is over is filled with the view; default: no limit"""
-    flips: Flips = "none"
-    """predict mirrored views too and take the mean: xy is 4 passes instead of 1, all (with Z) is 8"""
     ensemble: bool = False
     """take the mean of all models given that fit the channel, instead of the best fitting one"""
     spread: bool = False
     """write the standard deviation over flips and models beside the result, NAME_spread"""
     guard: bool = True
-    """apply the correction only as far as the model's guard expects a gain, and keep the view where it
-    expects none; a model without guard.json has no guard"""
+    """apply the correction only as far as the model's guard expects a gain, and not at all where it expects
+    none; a model without guard.json has no guard"""
+    fallback: Literal["physics", "view"] = "physics"
+    """what a view becomes of which the guard expects no gain: the physics step, which needs no training (as
+    --model physics), or the view as it is"""
     confidence: bool = False
     """write beside the result where it is expected to help: NAME_confidence holds the share of the view's
     error that is expected to go, in per mille, and NAME_confidence.json the N_SSIM that the guard expects"""
-    resume: bool = True
-    """keep a journal beside the result while it is made, so that a run that was killed goes on at its tile"""
+    dtype: ResultDtype = "auto"
+    """numbers of the result, always in the view's units: auto keeps range and resolution of the view, with
+    uint16 for uint16 and real numbers (float32, or float64 where needed) for all others"""
+    clip: bool = False
+    """cut off what lies beyond the range of the result's numbers, however many voxels that are; without it,
+    more than one in a thousand is an error"""

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, Region
-from lightsheet.core.geometry import SpecimenGeometry, specimen_geometry
-from lightsheet.core.h5 import ConvertedVolume
 from lightsheet.core.intensity import Normalization, Slabs, percentiles
-from lightsheet.core.model_folder import ModelSettings
 from lightsheet.fuse.channels import add_views, stack_channels
+from lightsheet.models.folder import ModelInputs
+from lightsheet.specimen.geometry import SpecimenGeometry, specimen_geometry
+from lightsheet.volumes.h5.reader import ConvertedVolume
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class NetworkInputs:
 
     Attributes
     ----------
-    settings : channels of the model and their scaling
+    settings : of the model: channels and their scaling
     normalization : percentiles of the whole volume
     geometry : distance and light; None when the model wants neither, or the file has both
     converted : our H5 file, for the groups that are stored in it
     further : further registered views of the specimen, which lie behind the other channels
     """
 
-    settings: ModelSettings
+    settings: ModelInputs
     normalization: Normalization
     geometry: SpecimenGeometry | None = None
     converted: ConvertedVolume | None = None
@@ -77,7 +77,7 @@ class NetworkInputs:
 
 def prepare_inputs(
     volume: Slabs,
-    settings: ModelSettings,
+    settings: ModelInputs,
     converted: ConvertedVolume | None = None,
     further: Sequence[Slabs] = (),
 ) -> NetworkInputs:

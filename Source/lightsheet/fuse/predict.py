@@ -1,275 +1,310 @@
-"""From one view to the fused volume: tile by tile, finished planes out in order, in bounded memory.
+"""Fusion by networks: choose, plan, run, write. The command and the container call this."""
 
-Only the planes of the tiles in flight are held: their counts, deep maps, and float32 sums of weighted
-predictions. Rows of tiles go along Z; what lies before the next row is finished and handed on at once.
-"""
-
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lightsheet.core.errors import ModelError, SettingsError
-from lightsheet.core.intensity import Slabs
-from lightsheet.core.memory import is_out_of_memory
-from lightsheet.core.progress import LOG, Progress
-from lightsheet.core.tiles import Span, Tile
-from lightsheet.fuse.inputs import NetworkInputs
-from lightsheet.fuse.loaded_model import LoadedModel
-from lightsheet.fuse.passes import final_tiles
-from lightsheet.fuse.planning import PredictionPlan, smaller_plan
-from lightsheet.fuse.runtime import Floats
-from lightsheet.fuse.stream import ChannelReader, OutOfTime, Sums, Tiles, computed
+from lightsheet.core.axes import Floats
+from lightsheet.core.errors import ModelError, SettingsError, VolumeError
+from lightsheet.core.files import settings_hash
+from lightsheet.core.malloc import keep_freed_memory
+from lightsheet.core.names import MOST_VIEWS
+from lightsheet.core.progress import LOG
+from lightsheet.fuse.fuser import FileFuser, Fused, refuse_without_information
+from lightsheet.fuse.fusion_settings import FusionSettings
+from lightsheet.fuse.guard.evidence import features_of, predicted_blocks
+from lightsheet.fuse.guard.guard import Trust, guard_of, mean_gate
+from lightsheet.fuse.inputs import converted_file, prepare_inputs
+from lightsheet.fuse.loading import load_fusion_model
+from lightsheet.fuse.physics.fuser import write_stepped
+from lightsheet.fuse.physics.settings import PhysicsSettings
+from lightsheet.fuse.result import FusionJob, Prepared
+from lightsheet.inference.for_volume import for_volume
+from lightsheet.inference.journal import Journal
+from lightsheet.inference.members import Member, add_to_mean, members, mirrored_model
+from lightsheet.inference.planning import PredictionPlan, plan_of_sizes, plan_prediction
+from lightsheet.inference.predict import Deadline, predict_slabs
+from lightsheet.inference.resources import Resources
+from lightsheet.models.choose import Choice, choose_for, of_task, shipped_models
+from lightsheet.models.folder import FUSE, ModelFolder, open_model
+from lightsheet.runtimes.loading import LoadedModel
+from lightsheet.runtimes.target import choose_target
+from lightsheet.specimen.measure import measure
+from lightsheet.specimen.texture import Features
+from lightsheet.volumes.info import Overrides
+from lightsheet.volumes.reading import LazyVolume, open_volume
+from lightsheet.volumes.result_types import result_type
+from lightsheet.volumes.unchanged import Watched
 
-_PLANES_OUT = 16
-_TILES_FOR_ESTIMATE = 3
-_SHORT_SECONDS = 20.0
-
-
-class TileStore(Protocol):
-    """Where finished tiles are kept, so that a run that was killed goes on at its tile."""
-
-    @property
-    def planes_done(self) -> int:
-        """Planes that were handed on and kept by an earlier run."""
-
-    def load(self, tile: int) -> Floats | None:
-        """Return a tile kept by an earlier run."""
-
-    def keep(self, tile: int, weighted: Floats) -> None:
-        """Keep a tile."""
-
-    def forget(self, tile: int) -> None:
-        """Drop a tile whose planes were all handed on."""
-
-    def change_plan(self, plan: PredictionPlan) -> None:
-        """Drop all tiles: they are cut anew."""
+_MAKE = "make one with calibrate_guard.py"
 
 
-@dataclass
-class Deadline:
-    """When to stop computing; what is left is filled with the view.
-
-    Attributes
-    ----------
-    at : `time.monotonic` of the end
-    filled : voxels that were filled so far; those that blended tiles share count by their weights
-    """
-
-    at: float
-    filled: float = 0.0
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is up."""
-        return time.monotonic() >= self.at
-
-
-def predict_slabs(
-    volume: Slabs,
-    inputs: NetworkInputs,
-    model: LoadedModel,
-    plan: PredictionPlan,
-    store: TileStore | None = None,
-    deadline: Deadline | None = None,
-) -> Iterator[Floats]:
-    """Yield the predicted volume (Z, Y, X) as normalised intensity, some planes at a time, in order.
-
-    When memory runs out the tiles are halved and the work goes on after the planes already yielded.
+class Fuser(FileFuser):
+    """Fuses views one after the other; models are loaded when first needed and kept.
 
     Parameters
     ----------
-    volume : counts, read slab by slab
-    inputs : makes the network's channels, from :func:`prepare_inputs`
-    model : from `load_model`, and `for_volume`
-    plan : tiles, from :func:`plan_prediction`
-    store : keeps finished tiles; the planes it has already are not yielded again
-    deadline : when to fill the rest with the view
+    models : model folders to choose from; none: the shipped ones
+    settings : tiles, device, precision, memory, time
+    given : the models are the user's wish: one of them is taken however unlike the image is to what it was
+        trained on
+    views : registered views of a specimen to use at most, where the model takes more than one
 
     Raises
     ------
     ModelError
-        When the network returns numbers that are not finite.
+        When a model folder is missing or damaged.
     SettingsError
-        When even the smallest tiles need too much memory.
+        When the device isn't there or a limit isn't positive.
+    MissingExtraError
+        When a runtime is wanted that is not installed.
     """
-    depth = volume.info.shape_zyx[0]
-    done = store.planes_done if store else 0
-    while done < depth:
-        try:
-            for planes in _Run(volume, inputs, model, plan, store, deadline).planes_from(done):
-                done += len(planes)
-                yield planes
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            plan = _smaller(plan, model, error)
-            if store:
-                store.change_plan(plan)
-
-
-def _smaller(plan: PredictionPlan, model: LoadedModel, error: BaseException) -> PredictionPlan:
-    smaller = smaller_plan(plan, model.program, model.runtime)
-    sizes = " x ".join(map(str, plan.tiles.tile_zyx))
-    if smaller is None:
-        raise SettingsError(
-            f"--patch_size: expected tiles that fit the memory, got none left: {sizes} is too large "
-            "and can't be made smaller"
-        ) from error
-    LOG.warning(
-        "out of memory with tiles of %s; going on with %s (--patch_size)",
-        sizes,
-        " x ".join(map(str, smaller.tiles.tile_zyx)),
-    )
-    model.runtime.free_memory()
-    return smaller
-
-
-class _Run:
-    """One go at a volume with one plan."""
 
     def __init__(
         self,
-        volume: Slabs,
-        inputs: NetworkInputs,
-        model: LoadedModel,
-        plan: PredictionPlan,
-        store: TileStore | None,
-        deadline: Deadline | None,
+        models: Sequence[Path] = (),
+        settings: FusionSettings | None = None,
+        *,
+        given: bool = True,
+        views: int = MOST_VIEWS,
     ) -> None:
-        self._plan, self._store, self._deadline = plan, store, deadline
-        self._view = ChannelReader(volume, inputs)
-        self._forgotten = 0
-        self._tiles: Tiles = final_tiles(
-            lambda: ChannelReader(volume, inputs),
-            model.runtime,
-            model.program.staged,
-            plan.layout,
-            lambda: deadline is not None and deadline.over,
+        chosen = settings or FusionSettings()
+        if chosen.confidence and not chosen.guard:
+            raise SettingsError("--confidence: expected the guard, which tells it, got --no_guard")
+        self._given = given and bool(models)
+        folders = of_task([open_model(path) for path in models] if models else shipped_models(), FUSE)
+        most = max((model.settings.inputs.views for model in folders), default=1)
+        super().__init__(chosen, folders, min(views, most))
+        self._loaded: dict[Path, LoadedModel] = {}
+        target = choose_target(self.settings.device, self.settings.precision, self.settings.runtime)
+        # Asked once: memory that PyTorch keeps for the next volume no longer counts as free.
+        self._resources = Resources(self.settings, on_gpu=target.device == "cuda")
+        if target.runtime == "torch" and target.device == "cpu":
+            keep_freed_memory()
+
+    def _deadline(self) -> Deadline | None:
+        return self._resources.deadline(_the_view)
+
+    def _make(
+        self,
+        watched: tuple[Watched, ...],
+        output: Path,
+        given: Overrides,
+        record: dict[str, Any],
+        deadline: Deadline | None,
+    ) -> Fused:
+        """Open the views, choose the model, predict and write."""
+        view, *others = (one.path for one in watched)
+        with contextlib.ExitStack() as stack:
+            volume = stack.enter_context(open_volume(view, given))
+            refuse_without_information(volume)
+            further = tuple(stack.enter_context(open_volume(path, given)) for path in others)
+            _check_same_grid(volume, further)
+            choice = self.choose(volume, given)
+            models = self._ensemble(choice)
+            names = record["model"] = " + ".join(model.name for model in models)
+            record["weights_sha256"] = " + ".join(model.settings.weights_sha256 for model in models)
+            record["choice"] = choice.record()
+            job = FusionJob(volume, view, given, output, record, further, watched)
+            scale = self._prepared(job, models[0]).inputs.normalization
+            job.form = result_type(
+                volume.info.dtype, scale, volume.info.source, self.settings.dtype, self.settings.clip
+            )
+            job.trust = self._trust(job, models, choice.features)
+            if job.trust is not None and job.trust.gate.share == 0:
+                return self._fall_back(job, names, deadline)
+            clipped, filled = self._predict(job, models, deadline)
+        return Fused(
+            output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate.share
         )
 
-    def planes_from(self, first: int) -> Iterator[Floats]:
-        """Planes from ``first`` on; rows of tiles that end before it are left out."""
-        _, height, width = self._plan.tiles.shape_zyx
-        number = 0
-        rows = []
-        for span, tiles in self._plan.tiles.rows():
-            if span.last > first:
-                rows.append((span, list(enumerate(tiles, start=number))))
-            number += len(tiles)
-        clock = _Clock(sum(len(tiles) for _, tiles in rows))
-        sums = Sums(1, (height, width), first)
-        with Progress("tiles", clock.total) as progress:
-            for row, (span, numbered) in enumerate(rows):
-                sums.move(sums.first, max(span.last, sums.stop))
-                for tile, weighted in self._row(span, numbered):
-                    sums.add(tile.write, weighted)
-                    progress.advance()
-                    clock.tick()
-                finished = rows[row + 1][0].first if row + 1 < len(rows) else self._plan.tiles.shape_zyx[0]
-                yield from _finished(sums, finished)
-                self._forget(rows, finished)
+    def _fall_back(self, job: FusionJob, names: str, deadline: Deadline | None) -> Fused:
+        """Write what a view becomes that the guard does not leave to the model."""
+        told = "the guard expects no gain of the model (--no_guard: the prediction all the same)"
+        job.record["instead"] = self.settings.fallback
+        if self.settings.fallback == "view":
+            job.keep_view(f"{told}; the view is kept")
+            return Fused(job.output, False, names, gate=0.0, instead="view")
+        LOG.warning("%s: %s; the physics step instead (--fallback view: the view)", job.output, told)
+        stepped = write_stepped(job, PhysicsSettings(), self.settings, deadline)
+        return replace(stepped, model=names, gate=0.0)
 
-    def _row(self, span: Span, tiles: list[tuple[int, Tile]]) -> Iterator[tuple[Tile, Floats]]:
-        """Tiles of a row in their order, those kept by an earlier run and new ones."""
-        loaded = [(number, self._load(number)) for number, _ in tiles]
-        kept = {number: found for number, found in loaded if found is not None}
-        numbers = {id(tile): number for number, tile in tiles}
-        missing = [tile for number, tile in tiles if number not in kept]
-        fresh = computed(self._in_time(missing), self._tiles, span)
-        for number, tile in tiles:
-            if number in kept:
-                yield tile, kept.pop(number)
+    def choose(self, volume: LazyVolume, overrides: Overrides) -> Choice:
+        """Return the model for a view and the reason; by its metadata, or else by what is measured of it."""
+        trusted = overrides.channel is not None
+        return choose_for(volume, self._models, given=self._given, trust_channel=trusted)
+
+    def _ensemble(self, choice: Choice) -> list[ModelFolder]:
+        """Return the chosen model, or all given ones that fit the channel if their mean is wanted."""
+        if not (self._given and self.settings.ensemble):
+            return [choice.model]
+        fitting = [model for model in self._models if model.settings.channel in (None, choice.channel)]
+        return fitting or [choice.model]
+
+    def _trust(self, job: FusionJob, models: Sequence[ModelFolder], measured: Features) -> Trust | None:
+        """Ask the guards how far the models are to be trusted on this view; None if none has one."""
+        if not self.settings.guard:
+            return None
+        found = []
+        for folder in models:
+            guard = guard_of(folder)
+            if guard is None:
                 continue
-            new = _next_in_time(fresh)
-            if new is None:  # the time was over before this tile
-                yield tile, self._filled(span, tile)
-                continue
-            made, weighted = new
-            if numbers[id(made)] != number:
-                raise RuntimeError(f"tiles came out of order: expected {number}, got {numbers[id(made)]}")
-            _check_finite(weighted)
-            if self._store is not None:
-                self._store.keep(number, weighted)
-            yield tile, weighted
+            measured = measured or measure(job.volume)
+            prepared = self._prepared(job, folder)
+            self._planned(job, prepared)  # flags that can't be are told before anything is predicted
+            blocks = list(predicted_blocks(job.volume, prepared.inputs, prepared.model))
+            verdict = guard.judge(features_of(blocks, measured))
+            LOG.info("%s: guard of %s: %s", job.view.name, folder.name, verdict)
+            found.append((folder, guard, verdict))
+        if not found:
+            if self.settings.confidence:
+                raise ModelError(
+                    f"{models[0].path}: expected a guard.json for --confidence, got none; {_MAKE}"
+                )
+            return None
+        job.record["guard"] = {folder.name: verdict.record() for folder, _, verdict in found}
+        gate = mean_gate([verdict.gate for _, _, verdict in found])
+        job.record["gate"] = gate.share
+        gains = [v.expected if v.gate.share else (0.0,) * len(v.expected) for _, _, v in found]
+        expected = tuple(sum(some) / len(found) for some in zip(*gains, strict=True))
+        folder, guard, _ = found[0]
+        if self.settings.confidence and guard.gains is None:
+            raise ModelError(f"{folder.path}: expected a guard.json that tells gains (--confidence); {_MAKE}")
+        return Trust(guard, gate, expected, self.settings.confidence)
 
-    def _in_time(self, tiles: Sequence[Tile]) -> Iterator[Tile]:
-        for tile in tiles:
-            if self._deadline is not None and self._deadline.over:
-                return
-            yield tile
+    def _predict(
+        self, job: FusionJob, models: list[ModelFolder], deadline: Deadline | None
+    ) -> tuple[float, float]:
+        """Predict by all members, write the result; shares of clipped and of filled voxels."""
+        flips = self.settings.flips
+        if deadline is not None:
+            probe = self._prepared(job, models[0])
+            flips = self._resources.flips_in_time(job.volume.info, probe.model, len(models), deadline)
+        runs = members(models, flips)
+        job.record["members"] = len(runs)
+        journal = self._journal(job, len(runs))
+        if journal is None:
+            prepared = self._prepared(job, runs[0].model)
+            plan = self._plan(job, prepared, None)
+            found = predict_slabs(job.volume, prepared.inputs, prepared.model, plan, None, deadline)
+            clipped = job.write(job.result((maps[0] for maps in found), prepared.inputs.normalization), plan)
+            return clipped, 0.0 if deadline is None else deadline.filled / job.volume.info.voxels
+        plan = self._run_members(job, runs, journal, deadline)
+        filled = journal.filled / job.volume.info.voxels / len(runs)
+        if filled:
+            job.record.update(filled_fraction=filled, key=f"{job.record['key']}, incomplete")
+            LOG.warning(
+                "%s: the time was over: %.1f %% is the view as it was (--time_budget_s)",
+                job.output,
+                100 * filled,
+            )
+        scale = self._prepared(job, runs[-1].model).inputs.normalization
+        clipped = job.write(job.result((maps[0] for maps in journal.planes("mean")), scale), plan)
+        if self.settings.spread:
+            counts = np.float32(scale.range)
+            job.write_spread(np.sqrt(maps[0] / len(runs)) * counts for maps in journal.planes("squares"))
+        journal.remove()
+        return clipped, filled
 
-    def _filled(self, span: Span, tile: Tile) -> Floats:
-        """Return the view in the place of a tile that there was no time for."""
-        self._view.move(span.first, span.last)
-        view = self._view.channels(tile.write)[:1].copy()
-        if self._deadline is not None:
-            self._deadline.filled += float(np.prod([s.window.sum(dtype=float) for s in tile.spans]))
-        tile.weighted(view[0])
-        return view
+    def _journal(self, job: FusionJob, runs: int) -> Journal | None:
+        """Return the journal; one is needed for several members even if it's not to be resumed."""
+        if not self.settings.resume and runs == 1 and not self.settings.spread:
+            return None
+        key = settings_hash(
+            {
+                "key": job.record.get("prediction_key", job.record["key"]),
+                "members": runs,
+                "spread": self.settings.spread,
+                # Tiles of an input that was another one for a while are not used, were it the same again.
+                "read_from": [view.stamp for view in job.watched],
+            }
+        )
+        journal = Journal(job.output, key, job.volume.info.shape_zyx, squares=self.settings.spread)
+        if journal.resumed and not self.settings.resume:
+            journal.remove()
+            return Journal(job.output, key, job.volume.info.shape_zyx, squares=self.settings.spread)
+        return journal
 
-    def _load(self, number: int) -> Floats | None:
-        return None if self._store is None else self._store.load(number)
+    def _run_members(
+        self, job: FusionJob, runs: list[Member], journal: Journal, deadline: Deadline | None
+    ) -> PredictionPlan:
+        """Predict by the members that are not done yet, adding up their mean in the journal."""
+        plan = None
+        for number in range(min(journal.member, len(runs) - 1), len(runs)):
+            prepared = self._prepared(job, runs[number].model)
+            plan = self._plan(job, prepared, journal)
+            if number < journal.member:
+                break  # all were done, only the result was not written
+            journal.begin(plan.layout.sizes())
+            model = mirrored_model(prepared.model, runs[number].axes)
+            if deadline is not None:
+                deadline.filled = journal.filled
+            for planes in predict_slabs(job.volume, prepared.inputs, model, plan, journal, deadline):
+                before: dict[str, Floats | None] = {"mean": None, "squares": None}
+                if number:
+                    before |= {
+                        n: journal.earlier(n, journal.planes_done, planes.shape[1]) for n in journal.names
+                    }
+                journal.append(
+                    add_to_mean(planes, number, before["mean"], before["squares"]),
+                    0.0 if deadline is None else deadline.filled,
+                )
+            journal.next_member()
+        if plan is None:
+            raise ValueError("expected at least one model")
+        return plan
 
-    def _forget(self, rows: list[tuple[Span, list[tuple[int, Tile]]]], finished: int) -> None:
-        """Drop kept tiles whose planes are all handed on."""
-        while (
-            self._store is not None
-            and self._forgotten < len(rows)
-            and rows[self._forgotten][0].last <= finished
+    def _plan(self, job: FusionJob, prepared: Prepared, journal: Journal | None) -> PredictionPlan:
+        """Plan the tiles, or take the plan of the run that was stopped."""
+        model, shape = prepared.model, job.volume.info.shape_zyx
+        if journal is not None and journal.plan is not None:
+            return plan_of_sizes(shape, model.facts, model.runtime, journal.plan)
+        plan = self._planned(job, prepared)
+        for line in (
+            f"model {job.record['model']}: {job.record['choice']['reason']}",
+            *plan.lines(model.runtime),
         ):
-            for number, _ in rows[self._forgotten][1]:
-                self._store.forget(number)
-            self._forgotten += 1
+            LOG.info("%s: %s", job.view.name, line)
+        return plan
+
+    def _planned(self, job: FusionJob, prepared: Prepared) -> PredictionPlan:
+        """Plan the tiles, once for a model."""
+        model = prepared.model
+        if model.folder.path not in job.plans:
+            limits, shape = self._resources.limits(), job.volume.info.shape_zyx
+            job.plans[model.folder.path] = plan_prediction(
+                shape, model.facts, model.patch_zyx, model.runtime, limits
+            )
+        return job.plans[model.folder.path]
+
+    def _prepared(self, job: FusionJob, folder: ModelFolder) -> Prepared:
+        """Load a model and make its inputs for the view."""
+        if job.prepared is None or job.prepared.model.folder.path != folder.path:
+            if folder.path not in self._loaded:
+                s = self.settings
+                self._loaded[folder.path] = load_fusion_model(folder, s.device, s.precision, s.runtime)
+            loaded = self._loaded[folder.path]
+            # Channels stored in an H5 file hold for the voxel size it was converted with.
+            stored = converted_file(job.view) if job.overrides.spacing_um is None else None
+            inputs = prepare_inputs(job.volume, loaded.settings.inputs, stored, job.further)
+            job.prepared = Prepared(for_volume(loaded, job.volume, inputs), inputs)
+        return job.prepared
 
 
-def _next_in_time(tiles: Iterator[tuple[Tile, Floats]]) -> tuple[Tile, Floats] | None:
-    try:
-        return next(tiles, None)
-    except OutOfTime:
-        return None
+def _the_view(channels: Floats) -> Floats:
+    """Give what a tile gets that there is no time for, (1, Z, Y, X)."""
+    return channels[:1]
 
 
-def _finished(sums: Sums, until: int) -> Iterator[Floats]:
-    """Hand on the planes before ``until``, and drop them."""
-    first = sums.first
-    _, height, width = sums.shape
-    for start in range(first, until, _PLANES_OUT):
-        region = slice(start, min(start + _PLANES_OUT, until)), slice(0, height), slice(0, width)
-        yield np.array(sums.box(region)[0], dtype=np.float32)
-    sums.move(until, max(until, sums.stop))
-
-
-def _check_finite(weighted: Floats) -> None:
-    if not np.isfinite(weighted).all():
-        raise ModelError(
-            "expected finite numbers from the model, got NaN or infinity; run it with --precision fp32"
-        )
-
-
-@dataclass
-class _Clock:
-    """Tells once how long it will take, when a few tiles have shown it and it is worth telling."""
-
-    total: int
-    count: int = 0
-    started: float = 0.0
-
-    def tick(self) -> None:
-        """Count a finished tile; the first one, which pays for the start, is not timed."""
-        self.count += 1
-        now = time.monotonic()
-        if self.count == 1:
-            self.started = now
-        elif self.count == 1 + _TILES_FOR_ESTIMATE:
-            left = (now - self.started) / _TILES_FOR_ESTIMATE * (self.total - self.count)
-            if left > _SHORT_SECONDS:
-                LOG.info("%d of %d tiles done, about %s left", self.count, self.total, duration(left))
-
-
-def duration(seconds: float) -> str:
-    """Such as '5 min' or '1 h 10 min'."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"
+def _check_same_grid(volume: LazyVolume, further: Sequence[LazyVolume]) -> None:
+    for other in further:
+        if other.shape_zyx != volume.shape_zyx:
+            raise VolumeError(
+                f"{other.info.source}: expected a view registered to the grid of {volume.info.source}, "
+                f"{volume.shape_zyx}, got {other.shape_zyx}"
+            )

@@ -1,137 +1,147 @@
-"""The result of a training run: the model folder with its fingerprint, scores and card."""
+"""One view on its way to its result: what is known of it, and how the result is written."""
 
-import math
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightsheet.core.axes import ZYX
-from lightsheet.core.model_folder import ModelSettings, save_model
+import numpy as np
+from numpy.typing import NDArray
+
+from lightsheet.core.axes import Floats
+from lightsheet.core.files import write_json
+from lightsheet.core.intensity import Normalization
+from lightsheet.core.names import beside
 from lightsheet.core.progress import LOG
-from lightsheet.fuse.calibrate import calibrate_trained
-from lightsheet.fuse.checkpoint import BEST, read_checkpoint
-from lightsheet.fuse.data import Volumes, kind_of
-from lightsheet.fuse.export import export_trained
-from lightsheet.fuse.fingerprint import describe_views
-from lightsheet.fuse.module import FusionModule
-from lightsheet.fuse.settings import TrainSettings
-
-LISTS = ("train_list", "val_list", "test_list")
-
-
-def write_model(
-    settings: TrainSettings, volumes: Volumes, patch: ZYX, module: FusionModule, best: dict[str, Any]
-) -> None:
-    """Write the model folder from the weights that scored best in validation."""
-    channel, studies = kind_of(volumes.train)
-    fingerprint = describe_views([pair.view for pair in volumes.train])
-    course = module.course
-    scores = {
-        "n_ssim_tf": _mean(best["tf"]),
-        "n_ssim_3d": _mean(best["three_d"]),
-        "step": best["step"],
-        "volumes": [
-            {"name": name, "n_ssim_tf": _finite(tf), "n_ssim_3d": _finite(three_d)}
-            for name, tf, three_d in zip(best["names"], best["tf"], best["three_d"], strict=True)
-        ],
-    }
-    lists = {name: Path(value).name for name, value in settings.fixed().items() if name in LISTS and value}
-    training = {
-        **settings.fixed(),
-        **lists,  # where they lay on the machine of the training is nobody's business
-        "steps": course.step,
-        "minutes": round(course.elapsed_s / 60, 2),
-        "patch_size": list(patch),
-        "pretrained": None if settings.pretrained is None else settings.pretrained.name,
-    }
-    model = ModelSettings(
-        network=settings.network(patch),
-        image_groups=settings.image_groups,
-        distance_scale_um=settings.distance_scale_um,
-        light_scale_um=settings.light_scale_um,
-        patch_zyx=patch,
-        channel=channel,
-        studies=studies,
-        views=settings.views,
-        training=training,
-    )
-    weights = read_checkpoint(settings.logs / BEST)["network"]
-    card = _card(settings, model, fingerprint, scores)
-    folder = save_model(settings.output_path, model, weights, fingerprint, scores, card)
-    LOG.info(
-        "%s: validation N_SSIM tf %s, 3d %s (step %d of %d)",
-        settings.output_path,
-        _shown(scores["n_ssim_tf"]),
-        _shown(scores["n_ssim_3d"]),
-        best["step"],
-        course.step,
-    )
-    if any(value is not None and value < 0 for value in (scores["n_ssim_tf"], scores["n_ssim_3d"])):
-        LOG.warning(
-            "%s: scores below 0 mean worse than the view itself; train longer or on more volumes",
-            settings.output_path,
-        )
-    if settings.export:
-        export_trained(folder, volumes.val)
-    if settings.guard_samples:
-        calibrate_trained(folder, volumes.val, settings.guard_samples)
+from lightsheet.fuse.guard.gain_map import PER_MILLE
+from lightsheet.fuse.guard.guard import Trust, by_reading, guarded
+from lightsheet.fuse.inputs import NetworkInputs
+from lightsheet.inference.planning import PredictionPlan
+from lightsheet.runtimes.loading import LoadedModel
+from lightsheet.volumes.info import Overrides
+from lightsheet.volumes.reading import LazyVolume, volume_writer
+from lightsheet.volumes.result_types import COUNTS, ResultType
+from lightsheet.volumes.unchanged import Watched
 
 
-def _finite(value: float) -> float | None:
-    """Return the value, or None, which JSON can hold, where a volume has no score."""
-    return value if math.isfinite(value) else None
+@dataclass(frozen=True)
+class Prepared:
+    """A model, ready for one view, and the view's channels for it."""
+
+    model: LoadedModel
+    inputs: NetworkInputs
 
 
-def _mean(values: list[float]) -> float | None:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else None
+@dataclass
+class FusionJob:
+    """One view on its way.
 
+    Attributes
+    ----------
+    further : more registered views of the specimen
+    watched : the files of all views
+    form : how the result is stored
+    """
 
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:+.3f}"
+    volume: LazyVolume
+    view: Path
+    overrides: Overrides
+    output: Path
+    record: dict[str, Any]
+    further: tuple[LazyVolume, ...] = ()
+    watched: tuple[Watched, ...] = ()
+    prepared: Prepared | None = None
+    trust: Trust | None = None
+    form: ResultType = field(default_factory=lambda: ResultType("float32"))
+    plans: dict[Path, PredictionPlan] = field(default_factory=dict)
 
+    def result(
+        self, planes: Iterator[Floats], normalization: Normalization
+    ) -> Iterator[tuple[Floats, Floats | None]]:
+        """Return the result for planes of the prediction, with its predicted gain if wanted."""
+        wide = self.form.undone
+        if self.trust is None:
+            return ((normalization.undo(some, wide), None) for some in planes)
+        found = guarded(planes, self.volume, normalization, self.trust)
+        return ((normalization.undo(some, wide), gain) for some, gain in found)
 
-def _card(
-    settings: TrainSettings, model: ModelSettings, fingerprint: dict[str, Any], scores: dict[str, Any]
-) -> str:
-    """Text of the model's README: data, budget, scores, limits."""
-    simulated = fingerprint["simulated"]
-    data = "simulated volumes" if simulated else "volumes"
-    median = fingerprint["median"]
-    limits = [
-        "Scores are of the validation volumes, by which the weights were chosen: expect less elsewhere.",
-        "Volumes of another spacing, size, brightness or decay than in fingerprint.json are new to it.",
-    ]
-    if simulated:
-        limits.insert(0, "Trained on simulated data: it shows that the job works, not what real data give.")
-    rows = "\n".join(
-        f"| {row['name']} | {_shown(row['n_ssim_tf'])} | {_shown(row['n_ssim_3d'])} |"
-        for row in scores["volumes"]
-    )
-    training = model.training
-    studies = ", ".join(map(str, model.studies)) or "unknown"
-    start = f", from the weights of {training['pretrained']}" if training["pretrained"] else ""
-    views = f"; up to {model.views} registered views" if model.views > 1 else ""
-    spacing = ", ".join(f"{value:g}" for value in median["spacing_um"])
-    shape = " x ".join(f"{value:g}" for value in median["shape_zyx"])
-    return f"""# {settings.output_path.name}
+    def keep_view(self, why: str) -> None:
+        """Write the view as the result, voxel by voxel the same, and say why."""
+        LOG.warning("%s: %s", self.output, why)
+        nothing = np.zeros((1, *self.volume.shape_zyx[1:]), np.float32)
+        planes = ((some, np.broadcast_to(nothing, some.shape)) for some in self.volume.slabs())
+        dtype = self.volume.info.dtype
+        self.form = dataclasses.replace(self.form, dtype=self.form.of_view(dtype))
+        self._write(planes, self.record)
 
-Predicts the fused multi-view volume from one light-sheet view.
+    def write(self, planes: Iterator[tuple[Floats, Floats | None]], plan: PredictionPlan) -> float:
+        """Write the result; share of clipped voxels."""
+        tiles = plan.tiles
+        grid = {
+            "tile_zyx": tiles.tile_zyx,
+            "overlap_zyx": tiles.overlap_zyx,
+            "cuts_zyx": tiles.cuts_zyx,
+            "independent_of_tiles": plan.exact,
+            "redundancy": round(plan.redundancy, 3),
+        }
+        if self.prepared is not None:
+            grid["run_by"] = self.prepared.model.runtime.description
+        return self._write(planes, {**self.record, **grid})
 
-| | |
-|---|---|
-| data | {fingerprint["volumes"]} {data}; channel {model.channel or "both"}; studies {studies} |
-| typical volume | {shape} voxels (Z, Y, X) of {spacing} um |
-| network | {model.network["name"]}, {model.network["features"]} features, norm {model.network["norm"]} |
-| inputs | {", ".join(model.image_groups)}{views} |
-| training | {training["steps"]} steps in {training["minutes"]} minutes, patch {model.patch_zyx}{start} |
+    def write_counts(self, planes: Iterator[NDArray[Any]]) -> float:
+        """Write a result that is in the view's units already; share of clipped voxels."""
+        nothing = np.zeros((1, *self.volume.shape_zyx[1:]), np.float32)
+        return self._write(((some, np.broadcast_to(nothing, some.shape)) for some in planes), self.record)
 
-N_SSIM (0: copy of the view, 1: perfect) by both readings of the challenge's SSIM, at step {scores["step"]}:
+    def _write(
+        self, planes: Iterator[tuple[NDArray[Any], Floats | None]], provenance: dict[str, Any]
+    ) -> float:
+        provenance = {**provenance, "values": self.form.record(self.volume.info.dtype)}
+        info = self.volume.info
+        with contextlib.ExitStack() as stack:
+            confidence = None
+            if self.trust is not None and self.trust.confidence:
+                what = {"what": "expected share of the view's error that the result takes away, per mille"}
+                confidence = stack.enter_context(
+                    volume_writer(
+                        beside(self.output, "confidence"),
+                        info,
+                        provenance={**self.record, **what},
+                        form=ResultType(COUNTS),
+                    )
+                )
+            writer = stack.enter_context(
+                volume_writer(self.output, info, provenance=provenance, form=self.form)
+            )
+            for some, gain in planes:
+                writer.write(some)
+                if confidence is not None and gain is not None:
+                    confidence.write(PER_MILLE * np.maximum(gain, 0))
+            for view in self.watched:
+                view.check()
+        if self.trust is not None and self.trust.confidence:
+            self._write_expectation(self.trust)
+        return writer.report.clipped_fraction
 
-| validation volume | tf | 3d |
-|---|---|---|
-{rows}
-| mean | {_shown(scores["n_ssim_tf"])} | {_shown(scores["n_ssim_3d"])} |
+    def _write_expectation(self, trust: Trust) -> None:
+        content = {
+            "view": self.view.name,
+            "expected_n_ssim": by_reading(trust.expected),
+            "gate": trust.gate.share,
+        }
+        write_json(beside(self.output, "confidence", ".json"), content)
 
-## Limits
-
-""" + "\n".join(f"- {limit}" for limit in limits)
+    def write_spread(self, planes: Iterator[Floats]) -> None:
+        """Write the spread map beside the result."""
+        form = ResultType(self.form.of_spread, clip=True)
+        record = {
+            **self.record,
+            "what": "standard deviation over the members, in units of the view",
+            "values": form.record(self.volume.info.dtype),
+        }
+        target = beside(self.output, "spread")
+        with volume_writer(target, self.volume.info, provenance=record, form=form) as writer:
+            for some in planes:
+                writer.write(some)

@@ -4,18 +4,20 @@ A network is built from a small dictionary, which is kept in the model folder::
 
     build({"name": "unet3d", "in_channels": 2, "features": 16, "norm": "none", "residual": True})
 
-It takes (N, C, Z, Y, X) and returns (N, 1, Z, Y, X); ``stride_zyx`` says of what the sides must be multiples.
+It takes (N, C, Z, Y, X) and returns (N, maps, Z, Y, X); ``stride_zyx`` says of what the sides must be
+multiples.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightsheet.core.errors import ModelError
+from lightsheet.core.errors import LightsheetError, ModelError, one_line
+from lightsheet.networks.asked import fewest_weights
 from lightsheet.networks.blocks import NORMS, Residual, VolumeNetwork
 from lightsheet.networks.transformers import swin_unetr, unetr
 from lightsheet.networks.unet3d import UNet3D
 
-__all__ = ["BACKBONES", "NORMS", "VolumeNetwork", "build"]
+__all__ = ["BACKBONES", "NORMS", "VolumeNetwork", "build", "fewest_weights"]
 
 _BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
     "unet3d": lambda **kwargs: UNet3D(block="plain", up="transposed", **kwargs),
@@ -26,6 +28,8 @@ _BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
     "swin_unetr": swin_unetr,
 }
 BACKBONES = tuple(_BUILDERS)
+# How PyTorch and MONAI say that sizes, types or names are wrong, or too large.
+_REFUSED = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError, MemoryError)
 
 
 def build(network: Mapping[str, Any]) -> VolumeNetwork:
@@ -36,7 +40,8 @@ def build(network: Mapping[str, Any]) -> VolumeNetwork:
     network : "name" (one of `BACKBONES`), "in_channels", and, where the network knows them, "features"
         (maps of the first level), "norm" (one of `NORMS`), "patch_zyx" (UNETR, whose input size is fixed).
         "residual": True makes the output the first input channel times a gain plus an offset, which start at
-        1 and 0, so that an untrained network returns its input.
+        1 and 0, so that an untrained network returns its input. "outputs": maps of a result that is not
+        residual; one by default.
 
     Raises
     ------
@@ -48,12 +53,19 @@ def build(network: Mapping[str, Any]) -> VolumeNetwork:
     arguments = dict(network)
     name = arguments.pop("name", None)
     residual = arguments.pop("residual", False)
+    outputs = arguments.pop("outputs", 1)
     if name not in _BUILDERS:
         raise ModelError(f"network: expected a name out of {', '.join(BACKBONES)}, got {name!r}")
     if arguments.get("norm", "none") not in NORMS:
         raise ModelError(f"network: expected norm out of {', '.join(NORMS)}, got {arguments['norm']!r}")
+    if residual and outputs != 1:
+        raise ModelError(f"network: expected one output of a residual network, got {outputs!r}")
     try:
-        module = _BUILDERS[name](out_channels=2 if residual else 1, **arguments)
-    except TypeError as error:
-        raise ModelError(f"network {name}: expected arguments it knows, got '{error}'") from error
+        module = _BUILDERS[name](out_channels=2 if residual else outputs, **arguments)
+    except LightsheetError:
+        raise
+    except _REFUSED as error:
+        raise ModelError(
+            f"network {name}: expected arguments it knows, got '{one_line(str(error))}'"
+        ) from error
     return Residual(module) if residual else module

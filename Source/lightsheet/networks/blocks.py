@@ -1,6 +1,6 @@
 """Parts of the convolutional networks: normalisation, blocks of convolutions, ways up, residual output."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,12 @@ from lightsheet.core.axes import LOG_GAIN_LIMIT, ZYX
 NORMS = ("none", "instance", "batch", "group")
 LEAK = 0.2
 _GROUPS = 8
+# Slope of the log gain that is left beyond its bound.
+_LEAST_SLOPE = 0.01
 
 
 class VolumeNetwork(nn.Module):
-    """A network of volumes, (N, C, Z, Y, X) to (N, 1, Z, Y, X), or to (N, 2, Z, Y, X) inside `Residual`.
+    """A network of volumes, (N, C, Z, Y, X) to (N, maps, Z, Y, X); inside `Residual` the maps are two.
 
     Attributes
     ----------
@@ -63,11 +65,42 @@ class Residual(VolumeNetwork):
         return self.apply_to(volume[:, :1], self.body(volume))
 
     @staticmethod
-    def apply_to(view: Tensor, said: Tensor) -> Tensor:
-        """Change ``view`` by gain and offset; the sum keeps the view's precision."""
-        said = said.to(view.dtype)
-        gain = torch.exp(LOG_GAIN_LIMIT * torch.tanh(said[:, :1] / LOG_GAIN_LIMIT))
-        return torch.maximum(view * gain + said[:, 1:], view.clamp(max=0))
+    def apply_to(view: Tensor, raw: Tensor) -> Tensor:
+        """Change ``view`` by gain and offset; the sum keeps the view's precision.
+
+        Neither the floor nor the bound of the gain cuts the gradient: a step that throws the network below
+        or beyond them everywhere can be undone by the next ones.
+        """
+        raw = raw.to(view.dtype)
+        log_gain = LOG_GAIN_LIMIT * torch.tanh(raw[:, :1] / LOG_GAIN_LIMIT)
+        learning = torch.is_grad_enabled() and raw.requires_grad
+        if not learning or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return torch.maximum(view * torch.exp(log_gain) + raw[:, 1:], view.clamp(max=0))
+        # Adds nothing to the value, and a little to a slope that is nearly zero beyond the bound.
+        log_gain = log_gain + _LEAST_SLOPE * (raw[:, :1] - raw[:, :1].detach())
+        changed = view * torch.exp(log_gain) + raw[:, 1:]
+        return cast("Tensor", _AtLeast.apply(changed, view.detach().clamp(max=0)))  # type: ignore[no-untyped-call]
+
+
+class _AtLeast(torch.autograd.Function):
+    """``maximum(values, floor)`` whose gradient passes below the floor where descent would raise the value.
+
+    As the lower bound in the layers of Balle, Laparra and Simoncelli (ICLR 2016). With the plain maximum, a
+    network whose output lies below the floor everywhere gets no gradient and can never come back.
+    """
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, floor: Tensor) -> Tensor:
+        """Return the larger of both."""
+        context.save_for_backward(values < floor)
+        return torch.maximum(values, floor)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient, but for places below the floor that it would lower further."""
+        (below,) = context.saved_tensors
+        (gradient,) = gradients
+        return gradient.masked_fill(below & (gradient > 0), 0), None
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:

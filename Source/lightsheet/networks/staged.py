@@ -137,10 +137,10 @@ class StagedUNet(nn.Module):
         middle = body.levels[1](body.downs[0](upper))
         return upper, body.merges[1](torch.cat((middle, body.ups[1](deep)), dim=1))
 
-    def head(self, said: Tensor, view: Tensor) -> Tensor:
+    def head(self, raw: Tensor, view: Tensor) -> Tensor:
         """Turn what the U-Net says about a part into the result; ``view`` (N, 1, z, y, x) is that part."""
         residual = self._residual[0]
-        return said if residual is None else residual.apply_to(view, said)
+        return raw if residual is None else residual.apply_to(view, raw)
 
 
 def places(begin_zyx: ZYX, size_zyx: ZYX) -> tuple[Tensor, Tensor, Tensor]:

@@ -72,7 +72,7 @@ def swin_unetr(
 
 def _from_monai(name: str, **arguments: Any) -> nn.Module:
     try:
-        from monai.networks import nets
+        from monai.networks import nets  # an extra
 
         network: nn.Module = getattr(nets, name)(**arguments)
     except ImportError as error:

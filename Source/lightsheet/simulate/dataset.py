@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import CHANNELS, ZYX, Channel, SpacingUm
+from lightsheet.core.axes import CHANNELS, HIGHEST_COUNT, ZYX, Channel, Floats, SpacingUm
 from lightsheet.core.errors import VolumeError
 from lightsheet.simulate.fusion import ContentFusion
-from lightsheet.simulate.grids import Floats, Labels
+from lightsheet.simulate.grids import Labels
 from lightsheet.simulate.optics import Optics, draw_views
 from lightsheet.simulate.phantoms import make_phantom
 from lightsheet.simulate.presets import (
@@ -20,7 +20,7 @@ from lightsheet.simulate.presets import (
     checked_shape,
     preset_for,
 )
-from lightsheet.simulate.tissue import tissue_of_envelope, tissue_of_volume
+from lightsheet.simulate.tissue import Tissue, tissue_of_envelope, tissue_of_volume
 from lightsheet.simulate.views import degrade, to_counts
 
 PHANTOM = "simulated specimen seen by the forward model"
@@ -103,15 +103,7 @@ def simulate_pair(
     peak = float(np.exp(rng.uniform(*np.log(SIGNAL_COUNTS))))
     signal = phantom.density
     signal *= np.float32(peak)
-    fusion = ContentFusion(spacing)
-    views_kept: list[NDArray[np.uint16]] = []
-    for one in optics:
-        view = degrade(signal, spacing, one, rng, tissue)
-        fusion.add(view, one)
-        if len(views_kept) < keep_views:
-            views_kept.append(to_counts(view))
-        del view
-    first, *further = views_kept
+    fused, first, *further = _seen(signal, spacing, optics, rng, tissue, keep_views)
     signal /= np.float32(peak)
     labels = phantom.labels
     parameters = {
@@ -124,8 +116,27 @@ def simulate_pair(
         "objects": int(labels.max()),
         "views": [asdict(one) for one in optics],
     }
-    fused = to_counts(fusion.result())
     return SimulatedPair(first, fused, labels, phantom.density, spacing, parameters, tuple(further))
+
+
+def _seen(
+    signal: Floats,
+    spacing_um: SpacingUm,
+    optics: tuple[Optics, ...],
+    rng: np.random.Generator,
+    tissue: Tissue,
+    keep_views: int,
+) -> list[NDArray[np.uint16]]:
+    """Fuse all views of a specimen, one in memory at a time; the fused volume and the first views, counts."""
+    fusion = ContentFusion(spacing_um)
+    kept: list[NDArray[np.uint16]] = []
+    for one in optics:
+        view = degrade(signal, spacing_um, one, rng, tissue)
+        fusion.add(view, one)
+        if len(kept) < keep_views:
+            kept.append(to_counts(view))
+        del view
+    return [to_counts(fusion.result()), *kept]
 
 
 def pair_from_stack(
@@ -165,13 +176,12 @@ def pair_from_stack(
     photons = float(np.exp(rng.uniform(*np.log(PHOTONS_OF_REAL))))
     gain = max(high - low, 1.0) / photons
     drawn = draw_views(preset, rng, tissue.extents_um())[0]
-    if vary is not None:
-        drawn = vary(drawn)
+    drawn = drawn if vary is None else vary(drawn)
     optics = replace(
         drawn,
         psf_lateral_um=BLUR_LEFT_FOR_REAL * drawn.psf_lateral_um,
         psf_axial_um=BLUR_LEFT_FOR_REAL * drawn.psf_axial_um,
-        # a small stack is a part of a specimen: its light is not lost within a few micrometres
+        # A small stack is a part of a specimen: its light is not lost within a few micrometres.
         illumination_loss_per_um=min(drawn.illumination_loss_per_um, MOST_LOSS_PER_UM),
         detection_loss_per_um=min(drawn.detection_loss_per_um, MOST_LOSS_PER_UM),
         medium_counts=0.0,
@@ -200,8 +210,13 @@ def _counts_of_real(stack: NDArray[np.generic], source: str) -> tuple[NDArray[np
         raise VolumeError(f"{source}: expected finite intensities from 0 on, got {low:g} to {high:g}")
     if low == high:
         raise VolumeError(f"{source}: expected a volume with structure, got {low:g} everywhere")
-    stretched = high > 65535 or (stack.dtype.kind == "f" and high < FEWEST_LEVELS)
+    stretched = high > HIGHEST_COUNT or (stack.dtype.kind == "f" and high < FEWEST_LEVELS)
     factor = 10000.0 / high if stretched else 1.0
+    if (stretched or stack.dtype.kind == "f") and (high - low) * factor < FEWEST_LEVELS:
+        raise VolumeError(
+            f"{source}: expected intensities that {FEWEST_LEVELS} counts tell apart, got {low:.9g} to "
+            f"{high:.9g}; subtract the offset"
+        )
     if stack.dtype == np.uint16:
         return np.ascontiguousarray(stack, dtype=np.uint16), factor
     return to_counts(np.asarray(stack, dtype=np.float32) * np.float32(factor)), factor

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from lightsheet.core.axes import ZYX, SpacingUm
+from lightsheet.core.axes import ZYX, Floats, SpacingUm
 from lightsheet.simulate.grids import (
-    Floats,
     coarse_factors,
     coarse_shape,
     coarse_spacing,

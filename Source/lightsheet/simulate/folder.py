@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import ZYX, Channel, SpacingUm
-from lightsheet.core.errors import NotFoundError
-from lightsheet.core.files import settings_hash, write_json
+from lightsheet.core.errors import NotFoundError, SettingsError
+from lightsheet.core.files import content_hash, made_alone, settings_hash, write_json
+from lightsheet.core.locks import sweep_folder
+from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import LOG, track
 from lightsheet.simulate.dataset import (
     FROM_REAL,
@@ -105,13 +108,32 @@ def make_folder(
     workers : processes that simulate at the same time
     overwrite : make images again that are there
     """
+    with made_alone(folder / SIDECAR):
+        return _make_missing(folder, jobs, stack, workers, overwrite=overwrite)
+
+
+def _make_missing(
+    folder: Path,
+    jobs: Sequence[ImageJob],
+    stack: NDArray[np.generic] | None,
+    workers: int,
+    *,
+    overwrite: bool,
+) -> int:
+    sweep_folder(folder)
     record = read_record(folder)
     waiting = [job for job in jobs if overwrite or not is_done(job, folder, record)]
     if len(waiting) < len(jobs):
         LOG.info("%s: %d of %d images are there already", folder, len(jobs) - len(waiting), len(jobs))
     for job, parameters in track(_made(waiting, folder, stack, workers), "simulated", len(waiting)):
-        sizes = {path.name: path.stat().st_size for path in job.paths(folder).values()}
-        record["images"][job.name] = {"key": job.key, "bytes": sizes, "parameters": parameters}
+        paths = job.paths(folder).values()
+        known = {
+            "key": job.key,
+            "bytes": {path.name: path.stat().st_size for path in paths},
+            "sha256": {path.name: content_hash(path) for path in paths},
+            "parameters": parameters,
+        }
+        record["images"][job.name] = known
         record["images"] = dict(sorted(record["images"].items(), key=lambda item: _number(item[0])))
         write_json(folder / SIDECAR, record)
     return len(waiting)
@@ -129,12 +151,16 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_done(job: ImageJob, folder: Path, record: dict[str, Any]) -> bool:
-    """Whether the image's files are there, whole and made with these settings."""
+    """Whether the image's files are there, as they were written, and made with these settings."""
     known = record["images"].get(job.name, {})
-    sizes = known.get("bytes", {})
-    return known.get("key") == job.key and all(
-        path.exists() and path.stat().st_size == sizes.get(path.name) for path in job.paths(folder).values()
-    )
+    paths = job.paths(folder).values()
+    if known.get("key") != job.key or not all(path.is_file() for path in paths):
+        return False
+    wanted = known.get("sha256", {})
+    damaged = [path for path in paths if content_hash(path) != wanted.get(path.name)]
+    if damaged:
+        LOG.warning("%s: not as it was written, or of an older version; made again", damaged[0])
+    return not damaged
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -150,11 +176,19 @@ def _made(
         for job in jobs:
             yield job, make_image(job, folder, stack)
         return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=end_with_parent
+    )
     try:
         futures = {pool.submit(make_image, job, folder, stack): job for job in jobs}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool as error:
+                raise SettingsError(
+                    f"--workers: expected fewer than {workers}, got a process that was ended, as happens "
+                    "where memory is short; images that are done are kept"
+                ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -7,8 +7,8 @@ variance is taken off, so that noise does not pass for content.
 
 import numpy as np
 
-from lightsheet.core.axes import SpacingUm
-from lightsheet.simulate.grids import Floats, blur, coarse_factors, coarse_spacing, downsample, upsample
+from lightsheet.core.axes import Floats, SpacingUm
+from lightsheet.simulate.grids import blur, coarse_factors, coarse_spacing, downsample, upsample
 from lightsheet.simulate.optics import Optics
 
 BLOCK_UM = 4.0

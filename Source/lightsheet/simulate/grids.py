@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightsheet.core.axes import ZYX, SpacingUm
+from lightsheet.core.axes import ZYX, Floats, SpacingUm
 
-Floats = NDArray[np.float32]
 Labels = NDArray[np.uint16 | np.uint32]
 SMALLEST_SIGMA = 0.15
 """Gaussians narrower than this (voxels) change nothing worth the time."""

@@ -3,10 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import SpacingUm
+from lightsheet.core.axes import Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
 from lightsheet.simulate.grids import (
-    Floats,
     Labels,
     coarse_factors,
     coarse_shape,

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from lightsheet.core.axes import SpacingUm
+from lightsheet.core.axes import Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
-from lightsheet.simulate.grids import Floats, Labels, label_type, smooth_noise
+from lightsheet.simulate.grids import Labels, label_type, smooth_noise
 
 MITOTIC_FRACTION = 0.08
 EDGE_UM = 0.35

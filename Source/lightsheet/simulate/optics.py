@@ -1,16 +1,16 @@
 """The optics of one view as numbers with units, and the draw of several views of one specimen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import SettingsError
+from lightsheet.core.names import MOST_VIEWS
 from lightsheet.simulate.presets import DEFAULT_MISREGISTRATION_UM, Preset
 
 FEWEST_VIEWS = 2
-MOST_VIEWS = 4
 NO_SHIFT: SpacingUm = (0.0, 0.0, 0.0)
 
 
@@ -153,17 +153,10 @@ def draw_views(
     result: list[Optics] = []
     for axes, flips in islice(_sides((light, 0), quarter), count):
         shift = rng.normal(0, misregistration_um, 3) if result else np.zeros(3)
-        result.append(
-            Optics(
-                illumination_axis=axes[0],
-                detection_axis=axes[1],
-                illumination_from_high=flips[0],
-                detection_from_high=flips[1],
-                sheet_waist_at=rng.uniform(0.4, 0.6),
-                misregistration_um=(float(shift[0]), float(shift[1]), float(shift[2])),
-                **common,
-            )
-        )
+        z, y, x = map(float, shift)
+        waist = rng.uniform(0.4, 0.6)
+        one = Optics(axes[0], flips[0], axes[1], flips[1], misregistration_um=(z, y, x), **common)
+        result.append(replace(one, sheet_waist_at=waist))
     return tuple(result)
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightsheet.core.axes import ZYX, Channel, SpacingUm
+from lightsheet.core.axes import ZYX, Channel, Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, make_envelope
 from lightsheet.simulate.grids import (
-    Floats,
     Labels,
     coarse_shape,
     coarse_spacing,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lightsheet.core.axes import ZYX, SpacingUm
+from lightsheet.core.axes import ZYX, Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope
-from lightsheet.simulate.grids import Floats, coarse_factors, coarse_spacing, downsample
+from lightsheet.simulate.grids import coarse_factors, coarse_spacing, downsample
 
 COARSE_UM = 2.5
 CLOSING_UM = 8.0

@@ -5,15 +5,14 @@ laboratory's data do. A network trained on such specimens too has seen more than
 (domain randomisation: Tobin et al., IROS 2017).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
 from lightsheet.core.axes import ZYX, Channel
 from lightsheet.simulate.dataset import SimulatedPair, simulate_pair
-from lightsheet.simulate.optics import Optics
+from lightsheet.simulate.microscopes import other_microscope
 from lightsheet.simulate.presets import Preset, Shape
 
 DRAWN_STUDY = 6
@@ -86,42 +85,3 @@ def _drawn_preset(channel: Channel, shape: ZYX, variety: Variety, rng: np.random
         detection_depth=depths[rng.integers(len(depths))],
         views=int(rng.integers(2, 5)),
     )
-
-
-def other_microscope(rng: np.random.Generator, strength: float = 1.0) -> Callable[[Optics], Optics]:
-    """Draw how another microscope differs; all views of a specimen are of the same one.
-
-    Parameters
-    ----------
-    rng : source of randomness
-    strength : exponent on each factor, 0 for none
-    """
-
-    def factor(low: float, high: float) -> float:
-        return float(np.exp(strength * rng.uniform(np.log(low), np.log(high))))
-
-    scale = {
-        "psf_lateral_um": factor(0.6, 2.0),
-        "psf_axial_um": factor(0.6, 2.0),
-        "sheet_waist_um": factor(0.6, 2.0),
-        "sheet_rayleigh": factor(0.6, 2.0),
-        "scatter_blur_um": factor(0.4, 2.0),
-        "haze": factor(0.3, 2.5),
-        "absorbers_per_1000_um2": factor(0.2, 4.0),
-        "absorber_depth": factor(0.5, 2.0),
-        "medium_counts": factor(0.3, 5.0),
-        "offset_counts": factor(0.3, 4.0),
-        "counts_per_photon": factor(0.3, 6.0),
-        "read_noise_counts": factor(0.5, 5.0),
-    }
-    light, camera = (bool(turned) for turned in rng.integers(0, 2, 2))
-
-    def vary(optics: Optics) -> Optics:
-        return replace(
-            optics,
-            illumination_from_high=optics.illumination_from_high ^ light,
-            detection_from_high=optics.detection_from_high ^ camera,
-            **{name: getattr(optics, name) * by for name, by in scale.items()},
-        )
-
-    return vary

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import SpacingUm
-from lightsheet.simulate.grids import Floats, blur, downsample, upsample, upsampled_planes
+from lightsheet.core.axes import HIGHEST_COUNT, Floats, SpacingUm
+from lightsheet.simulate.grids import blur, downsample, upsample, upsampled_planes
 from lightsheet.simulate.optics import Optics
 from lightsheet.simulate.tissue import Tissue, tissue_of_volume
 
 BLUR_LEVELS = 3
 HAZE_SIGMA_UM = 10.0
-HIGHEST_COUNT = 65535
 
 
 def degrade(

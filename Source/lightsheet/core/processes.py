@@ -1,0 +1,72 @@
+"""Processes that work for another one: they end with it, however it ends."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing import connection
+from pathlib import Path
+
+# Number of Linux's <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is gone, were it by ``kill -9``.
+
+    To be called first of all in a worker: as initializer of a pool, or as a `DataLoader`'s
+    ``worker_init_fn``. Otherwise workers of a killed process wait for work for ever and hold its memory.
+    On Linux the kernel ends the process; everywhere a thread watches too.
+    """
+    parent = multiprocessing.parent_process()
+    number = os.getppid() if parent is None or parent.pid is None else parent.pid
+    _ask_kernel(number)
+    if parent is not None:
+        watch = threading.Thread(target=_wait_for, args=(parent.sentinel,), daemon=True)
+    else:
+        watch = threading.Thread(target=_look_for, args=(number,), daemon=True)
+    watch.start()
+
+
+def _ask_kernel(parent: int) -> bool:
+    """Have the kernel send SIGKILL when the parent ends; whether it was asked.
+
+    It takes the end of the *thread* that started this process for the parent's. It is therefore asked only
+    where that was the main one.
+    """
+    if not sys.platform.startswith("linux") or not _started_by_main_thread(parent):
+        return False
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return False
+    return bool(prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) == 0)
+
+
+def _started_by_main_thread(parent: int) -> bool:
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return str(os.getpid()) in children.split()
+
+
+def _wait_for(sentinel: int) -> None:
+    """Wait until the pipe to the parent breaks, at once if it is gone already."""
+    connection.wait([sentinel])
+    _end()
+
+
+def _look_for(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    _end()
+
+
+def _end() -> None:
+    """End without cleaning up: what is half-written is swept by the next run, as after any kill."""
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""From stacks to converted volumes and lists of them."""

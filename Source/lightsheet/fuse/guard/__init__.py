@@ -1,0 +1,1 @@
+"""How far a prediction is to be trusted, and what is applied of it."""

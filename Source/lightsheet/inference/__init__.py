@@ -1,0 +1,1 @@
+"""How a volume is gone through by a network, tile by tile."""

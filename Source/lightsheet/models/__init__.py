@@ -1,0 +1,1 @@
+"""Model folders, and which of them is for which image."""

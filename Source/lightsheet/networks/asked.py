@@ -1,0 +1,35 @@
+"""How many weights a network asks for at least, known from its dictionary, before any is allocated."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# Half of the weights of a network with many features, by the square of the features.
+_BY_SQUARE = {
+    "unet3d": 3800,
+    "resunet3d": 4700,
+    "densenet3d": 5000,
+    "unet3d_pixelshuffle": 3000,
+    "unetr": 4500,
+    "swin_unetr": 13_000,
+}
+_FEATURES = 1
+# UNETR learns a code of this length for each block of 16^3 voxels of its patch.
+_CODE, _BLOCK = 768, 16
+
+
+def fewest_weights(network: Mapping[str, Any]) -> int:
+    """Return a number that the network's weights surely exceed.
+
+    Parameters
+    ----------
+    network : as for `networks.build`
+    """
+    name, features = network.get("name"), network.get("features", _FEATURES)
+    if not isinstance(name, str) or not isinstance(features, int):
+        return 0  # told by `networks.build`
+    fewest = _BY_SQUARE.get(name, 0) * features**2 if features > 1 else 0
+    patch = network.get("patch_zyx")
+    if name == "unetr" and isinstance(patch, list | tuple) and all(isinstance(n, int) for n in patch):
+        fewest += _CODE * math.prod(max(0, n) // _BLOCK for n in patch)
+    return fewest

@@ -1,0 +1,1 @@
+"""The challenge's container: /input to /output, by files or by HTTP."""

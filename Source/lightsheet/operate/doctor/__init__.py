@@ -1,0 +1,1 @@
+"""Tries an image before it is submitted."""

@@ -1,0 +1,1 @@
+"""What one look tells of a specimen, before any network."""

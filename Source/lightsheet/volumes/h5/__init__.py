@@ -1,0 +1,1 @@
+"""HDF5: our converted volumes, and what others write."""

@@ -1,0 +1,1 @@
+"""TIFF, also as ImageJ, OME and microscopes write it."""

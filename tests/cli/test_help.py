@@ -1,0 +1,21 @@
+"""What each command says of itself: every flag once, by one name or by a pair of opposites."""
+
+import importlib
+import re
+
+import pytest
+
+from lightsheet.cli.main import SUBCOMMANDS
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_tells_each_flag_once(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(SUBCOMMANDS[name][0]).main(["--help"])
+    assert not stop.value.code
+    text = capsys.readouterr().out.partition("options ")[2]  # below what the command is for
+    flags = re.findall(r"^[^-\n]{0,2}(--?[a-z_]+)", text, re.MULTILINE)
+    assert len(flags) > 2
+    assert len(flags) == len(set(flags))
+    assert "--no_no_" not in text
+    assert " settings options" not in text
