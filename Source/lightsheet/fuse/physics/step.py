@@ -114,7 +114,7 @@ class PhysicsVolume:
         shape, step = self.info.shape_zyx, self._known.block_zyx
         offset = [-(block - 1) / (2 * block) for block in step]
         nodes = ndimage.affine_transform(
-            cells, np.ones(3), offset, output_shape=node_counts(shape, step), order=1, mode="nearest"
+            cells, np.eye(3), offset, output_shape=node_counts(shape, step), order=1, mode="nearest"
         )
         return NodeGrid(nodes, step, shape)
 
