@@ -1,9 +1,10 @@
-"""Train the models in resources/models on simulated volumes: a generalist, and from it one for each kind.
+"""Train the models in resources/models: a generalist, and from it one for each kind.
 
 ``make models`` runs this. It goes on where it was stopped. A base sees nuclei and membranes of all studies of
 the challenge and of drawn ones (simulate_dataset.py --study any), mostly patches with specimen in them, with
 views altered in many ways. The generalist goes on from it with patches from anywhere and views as they are:
-the 3d reading of the SSIM asks for the level of the background to a thousandth of the brightness. A quarter
+the 3d reading of the SSIM asks for the level of the background to a thousandth of the brightness. Both also
+see parts of real stacks (--stacks), as microscopes drawn anew would show and fuse them. A quarter
 of the views is moved towards the fused volume, since views that lack little are most easily spoilt. The
 others start from the generalist and go on with one study and channel. Weights are kept as fp16, 4 MB a model,
 and exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The
@@ -29,6 +30,7 @@ from lightsheet.simulate.presets import PRESETS
 from lightsheet.simulate.variety import DRAWN_STUDY
 from recipes import ROOT
 from recipes.commands import CHANNELS, GROUPS, run, train_anyhow
+from recipes.stacks import STACKS, TESTED, as_tiff, stacks_in
 
 BASE = "Base"
 GENERALIST = "Generalist"
@@ -45,6 +47,9 @@ OTHER_OPTICS, CLEARER = (
 )
 LOSS = ("--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1)
 FIRST_UNSEEN = 50_000
+NETWORK = ("--fold", 2, "--feat_channels", 24)
+# Of the parts of a real stack, one of so many is for validation.
+VALIDATED = 8
 # Share of patches around a voxel of the specimen, and samples between validations: of the base, and after it.
 BASE_PATCHES = ("--foreground_share", 0.75, "--samples_per_epoch", 400)
 PATCHES = ("--foreground_share", 0.25, "--samples_per_epoch", 200)
@@ -90,6 +95,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--set_minutes", type=float, default=2.0, help="of each of the others, from that")
     parser.add_argument("--volumes", type=int, default=12, help="simulated volumes of each study and channel")
     parser.add_argument("--drawn", type=int, default=40, help="volumes of drawn studies for each channel")
+    parser.add_argument("--stacks", type=Path, help="folder of real stacks to train on parts of, too")
+    parser.add_argument(
+        "--tested", nargs="*", default=TESTED, help="stacks that are left out, for tests (default: some)"
+    )
+    parser.add_argument("--parts", type=int, default=16, help="parts of each real stack")
     parser.add_argument("--shape", default="48,160,160", help="size of volumes (Z,Y,X), voxels")
     parser.add_argument("--patch_size", default="32,64,64", help="training patch (Z,Y,X), voxels")
     parser.add_argument("--unseen", type=int, default=80, help="specimens of unseen studies for the guards")
@@ -113,7 +123,23 @@ def simulate(arguments: argparse.Namespace) -> None:
         kind = ["--study", study, "--channel", channel, "--count", count, "--first_id", 1000 * number]
         simulate_dataset(where, *kind, *common)
     run("convert_images.py", work / "tiff", work / "h5", "--workers", arguments.workers)
+    if arguments.stacks is not None:
+        see_stacks(arguments, work / "stacks", arguments.parts, arguments.shape)
     divide(arguments)
+
+
+def see_stacks(arguments: argparse.Namespace, where: Path, count: int, shape: str, seed: int = 0) -> None:
+    """Write and convert parts of the real stacks, as drawn microscopes show and fuse them."""
+    if not arguments.stacks.is_dir():
+        raise SystemExit(f"--stacks: expected a folder of real stacks, got {arguments.stacks}")
+    for number, name in enumerate(stacks_in(arguments.stacks, arguments.tested)):
+        channel, spacing = STACKS[name]
+        source = as_tiff(arguments.stacks / name, where / "whole")
+        known = ["--channel", channel, "--spacing_um", ",".join(map(str, spacing)), "--shape", shape]
+        drawn = ["--study", "any", "--count", count, "--seed", arguments.seed + seed]
+        first = ["--first_id", 1000 * number, "--workers", arguments.workers]
+        simulate_dataset(where / "tiff" / channel, "--from_volume", source, *known, *drawn, *first)
+    run("convert_images.py", where / "tiff", where / "h5", "--workers", arguments.workers)
 
 
 def simulate_dataset(*arguments: object) -> None:
@@ -148,7 +174,18 @@ def divide(arguments: argparse.Namespace) -> None:
         for part in ("train", "val"):
             study, channel = SETS.get(name, ("*", "*"))
             pattern = f"Study{study}_{channel}_{part}.csv"
-            join(sorted((work / "splits").glob(pattern)), work / "lists" / f"{name}_{part}.csv")
+            target = work / "lists" / f"{name}_{part}.csv"
+            join(sorted((work / "splits").glob(pattern)), target)
+            if name == GENERALIST:
+                with target.open("a") as file:
+                    file.writelines(parts_of_stacks(work, validated=part == "val"))
+
+
+def parts_of_stacks(work: Path, *, validated: bool) -> list[str]:
+    """Lines of a list for the parts of real stacks; some of each stack are for validation."""
+    views = sorted((work / "stacks" / "h5").rglob("*_angle.h5"))
+    chosen = [view for number, view in enumerate(views) if (number % VALIDATED == 0) == validated]
+    return [f"{view.relative_to(work)};{fused_beside(view.relative_to(work))}\n" for view in chosen]
 
 
 def join(lists: list[Path], target: Path) -> None:
@@ -172,7 +209,7 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
         name, arguments.set_minutes
     )
     budget = ["--patch_size", arguments.patch_size, "--max_minutes", minutes, "--seed", arguments.seed]
-    recipe = list(LOSS)
+    recipe = [*LOSS, *NETWORK]
     if name == BASE:
         recipe += [*BASE_PATCHES, "--augmentations", OTHER_OPTICS]
     else:
@@ -232,6 +269,9 @@ def unseen_lists(arguments: argparse.Namespace) -> dict[str, Path]:
         count += ["--workers", str(arguments.workers)]
         subprocess.run([*script, *count, "--shape", arguments.unseen_shape], check=True)
     run("convert_images.py", work / "tiff", work / "h5", "--workers", arguments.workers)
+    if arguments.stacks is not None:
+        number = max(1, arguments.unseen // 4)
+        see_stacks(arguments, work / "stacks", number, arguments.unseen_shape, FIRST_UNSEEN)
     return {name: guard_list(name, arguments) for name in MODELS}
 
 
@@ -241,6 +281,7 @@ def guard_list(name: str, arguments: argparse.Namespace) -> Path:
     study, channel = SETS.get(name, ("*", "*"))
     made = work / "unseen" / "h5"
     folders = sorted({*made.glob(f"study{study}_{channel}"), *made.glob(f"drawn_{channel}")})
+    folders += sorted((work / "unseen" / "stacks" / "h5").glob(channel))
     views = [path.relative_to(work) for folder in folders for path in sorted(folder.glob("*_angle.h5"))]
     lines = [f"{view};{fused_beside(view)}\n" for view in views]
     target = work / "lists" / f"{name}_guard.csv"

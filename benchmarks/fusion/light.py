@@ -20,13 +20,14 @@ import numpy as np
 from benchmarks.common import Bars, say, table
 from benchmarks.fusion.cases import Case, unseen_case
 from benchmarks.fusion.methods import View
-from benchmarks.fusion.real_views import real_views, stacks_in
+from benchmarks.fusion.real_views import real_views
 from lightsheet.core.axes import CHANNELS
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.settings import SIDES, Light, Side
 from lightsheet.fuse.physics.step import PhysicsVolume
+from recipes.stacks import stacks_in
 
 SHAPE = (40, 128, 128)
 WAYS = ("told", "found", "opposite", "unknown")

@@ -29,10 +29,11 @@ import numpy as np
 
 from benchmarks.common import say
 from benchmarks.fusion.cases import SETS, Case, seen_case, unseen_case
-from benchmarks.fusion.real_views import STACKS, real_views, stacks_in
+from benchmarks.fusion.real_views import real_views
 from lightsheet.core.axes import CHANNELS, ZYX, Channel
 from lightsheet.evaluate.metrics import LOSS_BELOW, nssim
 from lightsheet.evaluate.ssim import READINGS
+from recipes.stacks import STACKS, stacks_in
 
 MOST_LOSSES = {"seen": 0.01, "unseen": 0.02, "real": 0.0}
 OURS = "ours"

@@ -11,11 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
-import tifffile
-
 from recipes.commands import GROUPS, run
+from recipes.stacks import as_tiff
 
 # voxel size (z, y, x) in micrometres where the file itself does not say it
 NUCLEI = {
@@ -76,19 +73,6 @@ def main() -> int:
     pairs = ["--csv", f"{lists}_test.csv", "--data_root", out / "h5"]
     run("evaluate_script.py", "--prediction", out / "fused", *pairs, "--out", out / "report")
     return 0
-
-
-def as_tiff(source: Path, folder: Path) -> Path:
-    """Return the stack itself, or a TIFF of the ``raw`` data set of an HDF5 file, as counts from 0."""
-    if source.suffix != ".h5":
-        return source
-    with h5py.File(source) as file:
-        raw = np.asarray(file["raw"], dtype=np.float32)
-    target = folder / f"{source.stem}.tif"
-    folder.mkdir(parents=True, exist_ok=True)
-    scale = 1.0 if raw.max() > 1 else 65535.0  # some publishers store counts, some a share of full range
-    tifffile.imwrite(target, np.rint(raw * scale).astype(np.uint16), photometric="minisblack")
-    return target
 
 
 if __name__ == "__main__":

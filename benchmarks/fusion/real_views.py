@@ -16,28 +16,10 @@ import tifffile
 from benchmarks.fusion.cases import Case
 from benchmarks.fusion.forward import FORWARD
 from benchmarks.fusion.forward_apart import view_and_fused
-from lightsheet.core.axes import ZYX, Channel, Floats, SpacingUm
-
-STACKS: dict[str, tuple[Channel, SpacingUm]] = {
-    "nuclei3d/lateral_root_nuclei_lightsheet.tif": ("nucleus", (0.25, 0.1625, 0.1625)),
-    "nuclei3d/mouse_8cell.tif": ("nucleus", (1.75, 0.8, 0.8)),
-    "nuclei3d/ovule_nuclei_1135.h5": ("nucleus", (0.284, 0.127, 0.127)),
-    "nuclei3d/ovule_nuclei_1137.h5": ("nucleus", (0.284, 0.127, 0.127)),
-    "nuclei3d/stardist_img3d.tif": ("nucleus", (2.0, 1.0, 1.0)),  # not published: about
-    "nuclei3d/cellseg3d_c5image.tif": ("nucleus", (2.0, 1.0, 1.0)),  # not published: about
-    "nuclei3d/neubias_nuclei_anisotropic.tif": ("nucleus", (4.0, 0.829, 0.829)),
-    "nuclei3d/confocal_nuclei_Series006.tif": ("nucleus", (0.5, 0.379, 0.379)),
-    "membranes3d/lateral_root_membranes_lightsheet.tif": ("membrane", (0.25, 0.1625, 0.1625)),
-    "membranes3d/ovule_membranes.h5": ("membrane", (0.235, 0.15, 0.15)),
-}
-"""Stacks below the folder of real data: what is stained, and the voxel size (z, y, x) in micrometres."""
+from lightsheet.core.axes import ZYX, Floats
+from recipes.stacks import STACKS
 
 _CROP: ZYX = (80, 160, 160)
-
-
-def stacks_in(folder: Path) -> list[str]:
-    """Names of the stacks that are there."""
-    return [name for name in STACKS if (folder / name).is_file()]
 
 
 def real_views(folder: Path, name: str, seed: int) -> list[Case]:

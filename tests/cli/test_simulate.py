@@ -180,6 +180,32 @@ def test_the_middle_of_a_real_stack(stack, tmp_path):
         assert "real stack" in tiff.shaped_metadata[0]["simulated"]
 
 
+def test_parts_of_a_real_stack_seen_and_fused_by_drawn_microscopes(stack, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--from_volume", str(stack), "--study", "any", "--count", "2", "--shape", "12,36,32"]
+    assert main([str(out), *flags]) == 0
+    for k in range(2):
+        for role in ("angle", "fused"):
+            with tifffile.TiffFile(out / f"image_{k}_membrane_{role}.tif") as tiff:
+                said = tiff.shaped_metadata[0]
+                assert tiff.asarray().shape == (12, 36, 32)
+            assert (
+                said["simulated"] == "view and fused volume made from a real stack by a drawn forward model"
+            )
+            assert (said["specimen"], said["study"]) == ("stack.tif", 6)
+    before = hashes(out)
+    assert main([str(out), *flags]) == 0
+    assert hashes(out) == before
+
+
+def test_a_real_stack_as_a_specimen_needs_its_channel(stack, tmp_path, capsys):
+    plain = tmp_path / "plain.tif"
+    tifffile.imwrite(plain, tifffile.imread(stack), photometric="minisblack")
+    flags = ["--from_volume", plain, "--spacing_um", "2,1,1", "--study", "any"]
+    line = failure(capsys, tmp_path / "out", *flags)
+    assert "--channel: expected nucleus or membrane, as" in line
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="real stacks (../shared/data) are not there")
 def test_a_published_stack(tmp_path):
     assert main([str(tmp_path), "--from_volume", str(REAL), "--count", "1"]) == 0
@@ -224,7 +250,6 @@ def test_wrong_settings_are_told_in_one_line(flags, message, tmp_path, capsys):
         (["--channel", "both"], "--channel: expected nucleus or membrane for a real stack, got both"),
         (["--views", "3"], "--views: expected no number with --from_volume"),
         (["--write_views", "2"], "--write_views: expected 1 with --from_volume, got 2"),
-        (["--study", "any"], "--study: expected a number with --from_volume, got any"),
         (["--shape", "8,50,32"], "--shape: expected at most (16, 40, 44) voxels"),
     ],
 )

@@ -14,7 +14,7 @@ from lightsheet.core.errors import ModelError
 from lightsheet.datasets.splits import read_pairs
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.evaluate.ssim import READINGS
-from lightsheet.fuse.guard.alterations import Alteration
+from lightsheet.fuse.guard.alterations import Alteration, altered_view
 from lightsheet.fuse.guard.calibrate import (
     GATES,
     WHOLE,
@@ -24,12 +24,16 @@ from lightsheet.fuse.guard.calibrate import (
     fit_guard,
     fit_shares,
     losses_left,
+    sample_of,
     what_it_would_do,
 )
 from lightsheet.fuse.guard.guard import GUARD, Gate, guard_of
+from lightsheet.fuse.inputs import prepare_inputs
+from lightsheet.fuse.physics.estimate import estimate
+from lightsheet.fuse.physics.step import PhysicsVolume
 from lightsheet.fuse.training.pairs import open_pair
 from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
-from networks_in_memory import random_network
+from networks_in_memory import model_of, random_network
 from tiers import slow
 from training_data import blobs, write_lists
 
@@ -55,7 +59,7 @@ def sample(number: int, quality: float) -> Sample:
     view, fused = blobs((16, 24, 24), number)
     noise = 0.01 * np.random.default_rng(number).normal(size=view.shape)
     prediction = (view + quality * (fused - view) + noise).astype(np.float32)
-    return Sample({"quality": quality, "other": float(number % 3)}, view, prediction, fused)
+    return Sample({"quality": quality, "other": float(number % 3)}, view, prediction, fused, view)
 
 
 def test_a_guard_learns_from_a_feature_what_the_result_is_worth() -> None:
@@ -93,7 +97,9 @@ def test_l_is_zero_for_a_copy_of_the_view_and_falls_with_the_score() -> None:
     smooth = np.array([math.log(1 - nssim(blurred, one.view, one.fused, reading)) for reading in READINGS])
     for gate, left in nothing.items():
         assert left == pytest.approx(smooth if gate.by_size else found[gate], abs=1e-4)
-    assert np.isnan(losses_left(dataclasses.replace(one, fused=one.view), plain)).all()
+    nothing_to_mend = losses_left(dataclasses.replace(one, fused=one.view), plain)
+    of_models = [number for number, gate in enumerate(GATES) if not gate.physics]
+    assert np.isnan(nothing_to_mend[:, of_models]).all()
 
 
 def test_what_remains_of_a_view_that_lacks_little_is_left_sharp() -> None:
@@ -101,7 +107,8 @@ def test_what_remains_of_a_view_that_lacks_little_is_left_sharp() -> None:
     for number in range(16):
         fused, *errors = np.random.default_rng(number).random((3, 16, 24, 24), np.float32)
         errors = [0.1 * error for error in errors]
-        samples.append(Sample({"quality": 1.0}, fused + errors[0], fused + 1.2 * errors[1], fused))
+        view = fused + errors[0]
+        samples.append(Sample({"quality": 1.0}, view, fused + 1.2 * errors[1], fused, view))
     guard = fit_guard(samples, "model")
     worth = dict(zip(guard.gates, guard.values.mean(axis=-1).max(axis=0), strict=True))
     assert worth[Gate(0.5)] < -0.3
@@ -134,7 +141,7 @@ def test_shares_are_those_of_the_corrections_that_were_right() -> None:
     prediction[0], prediction[1] = 0.02, 0.8
     fused = np.zeros_like(view)
     fused[0], fused[1] = 0.016, 0.4
-    shares = fit_shares([Sample({}, view, prediction, fused)])
+    shares = fit_shares([Sample({}, view, prediction, fused, view)])
     assert shares[0] == pytest.approx(1.0)
     assert shares[5] == pytest.approx(0.625, abs=0.01)
     np.testing.assert_array_equal(shares[1:5], 1.0)  # sizes that did not occur
@@ -159,6 +166,38 @@ def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil
     assert without.mean() < 0
     assert np.mean(with_guard.min(axis=0) < -0.1) <= 1 / 8 < np.mean(without.min(axis=0) < -0.1)
     assert with_guard.mean() > without.mean()
+
+
+def test_the_physics_step_is_judged_by_its_result_on_the_same_view(tmp_path: Path) -> None:
+    _, val = write_lists(tmp_path, train=1, val=1, shape=(24, 48, 48))
+    pair = open_pair(read_pairs(val, tmp_path)[0], (RAW_IMAGE,), 20.0, 50.0)
+    network, description = random_network(residual=True)
+    model = model_of(network, description)
+    one = sample_of(model, pair, Alteration(), 0)
+    volume = altered_view(pair, Alteration(), 0)
+    scale = prepare_inputs(volume, model.settings.inputs).normalization
+    stepped = scale.apply(PhysicsVolume(volume, estimate(volume)).read(0, volume.info.shape_zyx[0]))
+    np.testing.assert_array_equal(one.stepped, stepped)
+    assert np.abs(one.stepped - one.view).max() > 0.01
+    left = losses_left(one, np.ones(7, np.float32))[:, GATES.index(Gate(0.0, physics=True))]
+    scores = [nssim(stepped, one.view, one.fused, reading) for reading in READINGS]
+    np.testing.assert_allclose(1 - np.exp(left), scores, atol=1e-6)
+
+
+def test_where_the_physics_step_does_better_than_the_model_it_is_chosen() -> None:
+    def of(number: int, quality: float) -> Sample:
+        one = sample(number, quality)
+        better = (one.view + 0.5 * (one.fused - one.view)).astype(np.float32)
+        return dataclasses.replace(one, stepped=better)
+
+    rng = np.random.default_rng(0)
+    guard = fit_guard([of(number, float(rng.uniform(-1, 1))) for number in range(40)], "model")
+    good, bad = (guard.judge({"quality": q, "other": 1.0}) for q in (0.9, -0.8))
+    assert good.gate.share > 0
+    assert bad.gate == Gate(0.0, physics=True)
+    assert min(bad.expected) > 0.3
+    _, with_guard = what_it_would_do(guard)
+    assert with_guard.min() > 0.2
 
 
 def test_too_few_volumes_with_a_score_are_an_error() -> None:

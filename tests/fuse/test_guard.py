@@ -95,6 +95,27 @@ def test_doubt_costs_and_a_likely_loss_keeps_the_view() -> None:
     assert choose_gate((Gate(1.0),), *of_both([0.3], [0.01])).gate.share == 0.0
 
 
+def test_the_physics_step_is_one_more_choice() -> None:
+    gates = (Gate(1.0), Gate(0.0, physics=True))
+    # it expects more than the model: it is taken; less: it is not
+    verdict = choose_gate(gates, *of_both([-0.2, -0.4], [0.1, 0.1]))
+    assert verdict.gate == Gate(0.0, physics=True)
+    assert verdict.expected == pytest.approx((1 - math.exp(-0.4 + 0.005),) * 2)
+    assert str(verdict).startswith("more is expected of the physics step than of the model: N_SSIM +0.33")
+    assert choose_gate(gates, *of_both([-0.4, -0.2], [0.1, 0.1])).gate == Gate(1.0)
+    # it does not help either, by what is known: the view; nothing is known of the view: the physics step
+    assert choose_gate(gates, *of_both([0.3, 0.2], [0.1, 0.1])).gate == Gate(0.0)
+    unlike = choose_gate(gates, *of_both([-1.0, -1.0], [0.1, 0.1]), ("noise",))
+    assert unlike.gate == Gate(0.0, physics=True)
+    assert str(unlike).startswith("no gain expected: the view is unlike")
+    # a guard that knows nothing of it
+    assert choose_gate((Gate(1.0),), *of_both([0.3], [0.1])).gate == Gate(0.0, physics=True)
+    # of several models
+    some = [Gate(0.0), Gate(0.0, physics=True)]
+    assert mean_gate(some) == Gate(0.0, physics=True)
+    assert mean_gate([Gate(0.5), Gate(0.0, physics=True)]) == Gate(0.25)
+
+
 def test_where_held_out_views_scattered_more_a_guess_is_less_sure() -> None:
     guard = guard_for(("noise",), -1.0)
     at_one = Process(0.0, 2.0, 1e-3, (0.5,))
@@ -235,6 +256,17 @@ def test_where_no_gain_is_expected_the_physics_step_is_taken(folder: ModelFolder
     assert (record["instead"], record["model"]) == ("physics", "model")
     again, _ = fuse(with_guard(folder, 0.5), tmp_path, "stepped.tif")
     assert (again.done_before, again.gate, again.instead) == (True, 0.0, "physics")
+
+
+def test_where_the_physics_step_is_not_expected_to_help_either_the_view_is_kept(
+    folder: ModelFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = with_guard(folder, 0.5, gates=(Gate(1.0), Gate(0.0, physics=True)))
+    with caplog.at_level(logging.WARNING, "lightsheet"):
+        fused, result = fuse(guarded, tmp_path, "kept.tif")
+    assert (fused.gate, fused.instead) == (0.0, "view")
+    assert "expects no gain of the model nor of the physics step" in caplog.text
+    np.testing.assert_array_equal(result, read_volume(tmp_path / "view.tif").data)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ def run_all(data: np.ndarray, model: LoadedModel, layout: Layout) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["unet3d", "resunet3d", "densenet3d", "unet3d_pixelshuffle"])
 @pytest.mark.parametrize("residual", [False, True])
-def test_passes_over_everything_are_the_network(name: str, residual: bool) -> None:
-    network, _ = random_network(name=name, residual=residual)
+@pytest.mark.parametrize("fold", [1, 2])
+def test_passes_over_everything_are_the_network(name: str, residual: bool, fold: int) -> None:
+    network, _ = random_network(name=name, residual=residual, fold=fold)
     volume = torch.from_numpy(noise((16, 24, 32)))[None, None]
     staged = split(network)
     assert staged is not None
@@ -61,19 +62,31 @@ def test_passes_over_everything_are_the_network(name: str, residual: bool) -> No
 
 @pytest.mark.parametrize("shape", [slow((65, 70, 61)), (9, 110, 50), (33, 8, 97), (130, 30, 3)])
 @pytest.mark.parametrize("tiles", TILES)
-def test_tiles_leave_no_trace(shape: ZYX, tiles: tuple[ZYX, ZYX, ZYX]) -> None:
+@pytest.mark.parametrize("fold", [1, 2])
+def test_tiles_leave_no_trace(shape: ZYX, tiles: tuple[ZYX, ZYX, ZYX], fold: int) -> None:
     """Odd sizes, axes of one tile, tiles larger than the volume along an axis; noise, the hardest input."""
-    network, description = random_network(residual=True)
+    network, description = random_network(residual=True, fold=fold)
     model = model_of(network, description)
     data = noise(shape)
     result = run(data, model, layout_for(shape, model.facts, *tiles))
     np.testing.assert_allclose(result, in_one_pass(network, data), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["resunet3d", "densenet3d", "unet3d_pixelshuffle"])
-def test_tiles_of_other_networks_leave_no_trace(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fold"),
+    [
+        ("resunet3d", 1),
+        ("densenet3d", 1),
+        ("unet3d_pixelshuffle", 1),
+        ("unet3d", 2),
+        ("resunet3d", 2),
+        ("densenet3d", 2),
+        ("unet3d_pixelshuffle", 2),
+    ],
+)
+def test_tiles_of_other_networks_leave_no_trace(name: str, fold: int) -> None:
     """Each has another reach; along X, where the deepest maps have tiles too."""
-    network, description = random_network(name=name)
+    network, description = random_network(name=name, fold=fold)
     model = model_of(network, description)
     data = noise((8, 8, 301))
     result = run(data, model, layout_for(data.shape, model.facts, (32, 32, 60), (34, 34, 40), (12, 12, 16)))  # type: ignore[arg-type]

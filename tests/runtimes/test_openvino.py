@@ -52,8 +52,9 @@ def both(
 @pytest.mark.parametrize(
     "name", ["unet3d", slow("resunet3d"), slow("densenet3d"), slow("unet3d_pixelshuffle")]
 )
-def test_every_pass_gives_what_pytorch_gives(name: str, residual: bool) -> None:
-    network, _ = random_network(name=name, residual=residual, in_channels=2, features=3)
+@pytest.mark.parametrize("fold", [1, 2])
+def test_every_pass_gives_what_pytorch_gives(name: str, residual: bool, fold: int) -> None:
+    network, _ = random_network(name=name, residual=residual, fold=fold, in_channels=2, features=3)
     ours, theirs = both(network, 2)
     volume = noise((2, 32, 24, 40))
     encoded = theirs.submit("encode", (volume,))()

@@ -27,7 +27,8 @@ class SimulateSettings:
     all of one shape, with voxel size, channel and study in their metadata, which also say that they are
     simulated. simulation.json holds the physical parameters. The same seed gives the same bytes. A run that
     was stopped goes on where it stopped. With --from_volume the truth is a real stack: it is written as
-    _fused and a view is made from it.
+    _fused and a view is made from it; with --study any as well it is the specimen, of which parts are seen
+    and fused by microscopes drawn anew, which is what to train on where there are no pairs.
     """
 
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
@@ -43,7 +44,8 @@ class SimulateSettings:
     """size along each axis as a share of the study's own; voxels grow as far as a nucleus stays 10 voxels
     wide (5 in Z), beyond that the specimen is smaller"""
     shape: ZYX | None = None
-    """size Z,Y,X in voxels instead of --scale; with --from_volume the middle of the stack is cut to it"""
+    """size Z,Y,X in voxels instead of --scale; with --from_volume the middle of the stack is cut to it, with
+    --study any parts of it, the whole stack by default"""
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres instead of the study's or of what the real stack says"""
     views: int | None = None
@@ -160,7 +162,8 @@ def _refuse_for_drawn(settings: SimulateSettings) -> None:
 def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob], NDArray[np.generic]]":
     from lightsheet.core.files import content_hash  # not for --help
     from lightsheet.simulate.folder import ImageJob
-    from lightsheet.simulate.presets import PRESETS, preset_for
+    from lightsheet.simulate.presets import PRESETS, checked_shape, preset_for
+    from lightsheet.simulate.variety import DRAWN_STUDY
     from lightsheet.volumes.info import Overrides
     from lightsheet.volumes.reading import read_volume
 
@@ -168,22 +171,25 @@ def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob],
         raise SettingsError("--channel: expected nucleus or membrane for a real stack, got both")
     if settings.views is not None:
         raise SettingsError("--views: expected no number with --from_volume, whose stack is the fused volume")
-    if settings.study == "any":
-        raise SettingsError("--study: expected a number with --from_volume, got any")
-    volume = read_volume(path, Overrides(settings.spacing_um, settings.channel, settings.study))
+    drawn = settings.study == "any"
+    study = DRAWN_STUDY if settings.study == "any" else settings.study
+    volume = read_volume(path, Overrides(settings.spacing_um, settings.channel, study))
     info = volume.info
     spacing = info.require_spacing()
-    optics_of = info.study if info.study in PRESETS else 1
-    data = volume.data if settings.shape is None else _middle(volume.data, settings.shape, path)
+    if drawn and info.channel is None:
+        raise SettingsError(f"--channel: expected nucleus or membrane, as {path} doesn't say it, got none")
+    optics_of = DRAWN_STUDY if drawn else preset_for(info.study if info.study in PRESETS else 1).study
+    data = volume.data if settings.shape is None or drawn else _middle(volume.data, settings.shape, path)
+    shape = data.shape if settings.shape is None or not drawn else checked_shape(settings.shape, "--shape")
     digest = content_hash(path)
     jobs = [
         ImageJob(
             number=settings.first_id + k,
             channel=info.channel,
             study=info.study,
-            optics_of=preset_for(optics_of or 1).study,
+            optics_of=optics_of,
             seed=settings.seed,
-            shape=(data.shape[0], data.shape[1], data.shape[2]),
+            shape=(shape[0], shape[1], shape[2]),
             spacing_um=spacing,
             views=None,
             misregistration_um=0.0,

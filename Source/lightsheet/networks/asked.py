@@ -14,6 +14,8 @@ _BY_SQUARE = {
     "swin_unetr": 13_000,
 }
 _FEATURES = 1
+# Folding leaves out a level: the deepest has half as many maps.
+_FOLDED = 4
 # UNETR learns a code of this length for each block of 16^3 voxels of its patch.
 _CODE, _BLOCK = 768, 16
 
@@ -29,6 +31,8 @@ def fewest_weights(network: Mapping[str, Any]) -> int:
     if not isinstance(name, str) or not isinstance(features, int):
         return 0  # told by `networks.build`
     fewest = _BY_SQUARE.get(name, 0) * features**2 if features > 1 else 0
+    if network.get("fold", 1) != 1:
+        fewest //= _FOLDED
     patch = network.get("patch_zyx")
     if name == "unetr" and isinstance(patch, list | tuple) and all(isinstance(n, int) for n in patch):
         fewest += _CODE * math.prod(max(0, n) // _BLOCK for n in patch)

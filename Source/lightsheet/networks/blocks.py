@@ -200,3 +200,10 @@ def pixel_shuffle_3d(maps: Tensor) -> Tensor:
     n, channels, z, y, x = maps.shape
     split = maps.reshape(n, channels // 8, 2, 2, 2, z, y, x)
     return split.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, channels // 8, 2 * z, 2 * y, 2 * x)
+
+
+def pixel_unshuffle_3d(volume: Tensor) -> Tensor:
+    """(N, C, 2 Z, 2 Y, 2 X) to (N, 8 C, Z, Y, X), the way back from `pixel_shuffle_3d`."""
+    n, channels, z, y, x = volume.shape
+    split = volume.reshape(n, channels, z // 2, 2, y // 2, 2, x // 2, 2)
+    return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, channels * 8, z // 2, y // 2, x // 2)

@@ -5,11 +5,12 @@ only through its deep, coarse maps. Computing these maps once for the whole volu
 own coarse grid, leaves a pass at full resolution that sees only a few voxels beyond its tile:
 
 encode
-    volume to maps at a quarter of the resolution: the two upper levels on the way down
+    volume to maps at a quarter of the resolution: the upper levels on the way down (two, or one where the
+    network folds voxels into channels)
 deepen
     these maps to maps of the same grid: everything below
 finish
-    volume and deep maps to the result: the two upper levels again, and the way up. The uppermost level,
+    volume and deep maps to the result: the upper levels again, and the way up. The uppermost level,
     where most of the work is, is computed for the tile and a narrow rim only.
 
 With enough context for each pass (:class:`Reach`) the result is that of one pass over the whole volume,
@@ -26,8 +27,7 @@ from lightsheet.core.axes import ZYX
 from lightsheet.networks.blocks import Residual, VolumeNetwork
 from lightsheet.networks.unet3d import UNet3D
 
-SPLIT = 2
-COARSE = 2**SPLIT
+COARSE = 4
 _SIDES = (2, 3, 4)
 
 
@@ -71,41 +71,56 @@ class StagedUNet(nn.Module):
         self._residual = [residual]  # in a list: the body's weights are not to be registered twice
 
     @property
+    def split(self) -> int:
+        """Level whose maps have a quarter of the resolution."""
+        return 2 if self.body.fold == 1 else 1
+
+    @property
     def encoded_channels(self) -> int:
         """Channels of what `encode` returns."""
-        return _outputs(self.body.downs[SPLIT - 1])
+        return _outputs(self.body.downs[self.split - 1])
 
     @property
     def deep_channels(self) -> int:
         """Channels of what `deepen` returns."""
-        return _outputs(self.body.levels[SPLIT])
+        return _outputs(self.body.levels[self.split])
 
     def reach(self) -> Reach:
         """Add up the convolutions of each pass; a step down or up sees one voxel to each side."""
-        levels = [_spread(level) for level in self.body.levels]
-        merges = [_spread(merge) for merge in self.body.merges]
-        encode = 2 * (1 + levels[1]) + 1 + levels[0]
+        body, top = self.body, self.split
+        levels = [_spread(level) for level in body.levels]
+        merges = [_spread(merge) for merge in body.merges]
+        encode = 0
+        for level in reversed(range(top)):
+            encode = 2 * encode + 1 + levels[level]
         deep = len(levels) - 1
-        deepen = merges[SPLIT]
-        for level in range(SPLIT, deep):  # down to the deepest level and back
+        deepen = merges[top]
+        for level in range(top, deep):  # down to the deepest level and back
             deepen = _halved(deepen) + 1 + (levels[deep] if level == deep - 1 else 0)
-        for level in reversed(range(SPLIT, deep)):
+        for level in reversed(range(top, deep)):
             deepen = 2 * deepen + 1 + levels[level]
-        rim = _even(merges[0] + _spread(self.body.output) + 1)
-        merged = rim // 2 + merges[1]
-        context = max(2 * (merged + levels[1]) + 1 + levels[0], COARSE * (_halved(merged) + 1)) - rim
-        return Reach(-(-encode // COARSE), _even(deepen), rim, -(-context // COARSE) * COARSE)
+        # Of the level that the places are of, in its voxels: what it needs of itself, and of what lies below.
+        behind = merges[0] + _spread(body.output)
+        if body.fold == 1:
+            rim = _even(behind + 1)
+            merged = rim // 2 + merges[1]
+            context = max(2 * (merged + levels[1]) + 1 + levels[0], COARSE * (_halved(merged) + 1)) - rim
+        else:
+            rim = 2 * behind
+            context = max(2 * (behind + levels[0]), COARSE * (_halved(behind) + 1)) - rim
+        sides = COARSE // 2**top
+        return Reach(-(-encode * sides // COARSE), _even(deepen), rim, -(-context // COARSE) * COARSE)
 
     def encode(self, volume: Tensor) -> Tensor:
         """(N, C, Z, Y, X) to (N, encoded, Z / 4, Y / 4, X / 4)."""
-        maps = volume
-        for level in range(SPLIT):
+        maps = self.body.folded(volume)
+        for level in range(self.split):
             maps = self.body.downs[level](self.body.levels[level](maps))
         return maps
 
     def deepen(self, encoded: Tensor) -> Tensor:
         """(N, encoded, Z / 4, Y / 4, X / 4) to (N, deep, Z / 4, Y / 4, X / 4)."""
-        return self.body.up_from(SPLIT, encoded)
+        return self.body.up_from(self.split, encoded)
 
     def finish(self, volume: Tensor, deep: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the result of a part of the tile, as the U-Net says it (before `head`).
@@ -124,16 +139,18 @@ class StagedUNet(nn.Module):
         upper, maps = self.surround(volume, deep)
         for side, place in zip(_SIDES, places, strict=True):
             maps = torch.index_select(maps, side, place)
-            both = torch.stack((2 * place, 2 * place + 1), dim=1).flatten()
+            both = torch.stack((2 * place, 2 * place + 1), dim=1).flatten() if body.fold == 1 else place
             upper = torch.index_select(upper, side, both)
-        maps = body.merges[0](torch.cat((upper, body.ups[0](maps)), dim=1))
-        result: Tensor = body.output(maps)
-        return result
+        if body.fold == 1:
+            maps = body.ups[0](maps)
+        return body.unfolded(body.output(body.merges[0](torch.cat((upper, maps), dim=1))))
 
     def surround(self, volume: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `finish` needs of the whole tile: maps of the uppermost and of the next level."""
+        """Return what `finish` needs of the whole tile: maps of the top and of half size."""
         body = self.body
-        upper = body.levels[0](volume)
+        upper = body.levels[0](body.folded(volume))
+        if body.fold > 1:
+            return upper, body.ups[0](deep)
         middle = body.levels[1](body.downs[0](upper))
         return upper, body.merges[1](torch.cat((middle, body.ups[1](deep)), dim=1))
 

@@ -27,6 +27,7 @@ from lightsheet.simulate.dataset import (
 )
 from lightsheet.simulate.families import Family, describe, write_stack
 from lightsheet.simulate.presets import preset_for
+from lightsheet.simulate.stacks import FROM_STACK, pair_of_stack
 from lightsheet.simulate.variety import DRAWN_STUDY, drawn_pair
 
 SIDECAR = "simulation.json"
@@ -52,7 +53,8 @@ class ImageJob:
     misregistration_um : shift left in each view but the first
     family : TIFF metadata family
     specimen : name of the specimen, the same for all views of one
-    stack_hash : content of the real stack that is the truth, None for a phantom
+    stack_hash : content of the real stack that is the truth, or with `DRAWN_STUDY` the specimen, None for a
+        phantom
     written_views : views that are written; the second is ``_angle2`` and so on
     """
 
@@ -203,17 +205,25 @@ def make_image(job: ImageJob, folder: Path, stack: NDArray[np.generic] | None) -
         data = images[role]
         if data is None:  # a real stack has no labels and no path for them
             raise NotFoundError(f"{path}: expected labels of the simulated specimen, got none")
-        how = FROM_REAL if job.stack_hash else PHANTOM
-        if job.stack_hash and role == "fused":
-            how = REAL_TARGET
-        metadata = describe(pair.spacing_um, job.channel, job.study, how, job.specimen)
+        metadata = describe(pair.spacing_um, job.channel, job.study, _how(job, role), job.specimen)
         write_stack(path, data, metadata, job.family)
     return pair.parameters
+
+
+def _how(job: ImageJob, role: str) -> str:
+    """Say how an image was made, for its metadata."""
+    if job.stack_hash is None:
+        return PHANTOM
+    if job.optics_of == DRAWN_STUDY:
+        return FROM_STACK
+    return REAL_TARGET if role == "fused" else FROM_REAL
 
 
 def _pair(job: ImageJob, stack: NDArray[np.generic] | None) -> SimulatedPair:
     seed = (job.seed, job.number)
     if job.optics_of == DRAWN_STUDY and job.channel is not None:
+        if stack is not None and job.spacing_um is not None:
+            return pair_of_stack(stack, job.spacing_um, job.channel, seed, job.shape, job.specimen)
         return drawn_pair(job.channel, seed, job.shape, keep_views=job.written_views)
     preset = preset_for(job.optics_of)
     if job.stack_hash is None:

@@ -53,7 +53,7 @@ def drawn_pair(
     """Simulate a specimen of a study of its own; the same seed gives the same pair."""
     entropy = (seed,) if isinstance(seed, int) else seed
     rng = np.random.default_rng([*entropy, 6543, *channel.encode()])
-    preset = _drawn_preset(channel, shape, variety, rng)
+    preset = drawn_preset(channel, shape, variety, rng)
     vary = other_microscope(rng, variety.optics)
     return simulate_pair(
         preset,
@@ -67,7 +67,8 @@ def drawn_pair(
     )
 
 
-def _drawn_preset(channel: Channel, shape: ZYX, variety: Variety, rng: np.random.Generator) -> Preset:
+def drawn_preset(channel: Channel, shape: ZYX, variety: Variety, rng: np.random.Generator) -> Preset:
+    """Draw a study: voxels, specimen and depths of one that nobody has recorded yet."""
     nucleus_um = rng.uniform(*variety.nucleus_um)
     across_xy, across_z = rng.uniform(*variety.voxels_xy), rng.uniform(*variety.voxels_z)
     step = nucleus_um / across_xy

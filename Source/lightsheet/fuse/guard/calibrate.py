@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightsheet.core.axes import RAW_IMAGE, Floats
-from lightsheet.core.errors import LightsheetError, MetadataError, ModelError, VolumeError, one_line
+from lightsheet.core.axes import RAW_IMAGE, Floats, Region
+from lightsheet.core.errors import (
+    LightsheetError,
+    MetadataError,
+    ModelError,
+    NoSpecimenError,
+    VolumeError,
+    one_line,
+)
 from lightsheet.core.files import made_alone, written_beside
+from lightsheet.core.intensity import Normalization
 from lightsheet.core.progress import LOG, Progress
 from lightsheet.evaluate.metrics import LOSS_BELOW, nssim
 from lightsheet.evaluate.ssim import READINGS
@@ -18,6 +26,9 @@ from lightsheet.fuse.guard.gain_map import GainSums
 from lightsheet.fuse.guard.gaussian_process import Numbers, Process, fit_process, fit_scatter
 from lightsheet.fuse.guard.guard import GUARD, Gate, Guard, choose_gate, mix, smoothed
 from lightsheet.fuse.inputs import prepare_inputs
+from lightsheet.fuse.physics.estimate import estimate
+from lightsheet.fuse.physics.fuser import light_of
+from lightsheet.fuse.physics.step import PhysicsVolume
 from lightsheet.fuse.training.pairs import OpenPair
 from lightsheet.inference.for_volume import for_volume
 from lightsheet.inference.stream import ChannelReader
@@ -26,12 +37,14 @@ from lightsheet.runtimes.blocks import predict_block
 from lightsheet.runtimes.loading import LoadedModel, load_model
 from lightsheet.runtimes.target import Device
 from lightsheet.specimen.measure import measure
+from lightsheet.volumes.lazy import LazyVolume
 
 WHOLE = Gate(1.0)
 GATES = (
     *(Gate(share, sigma=sigma) for sigma in (0.0, 0.5) for share in (0.25, 0.5, 0.75)),
     WHOLE,
     *(Gate(share, by_size=1.0, sigma=0.5) for share in (0.5, 1.0)),
+    Gate(0.0, physics=True),
 )
 _FEWEST_SAMPLES = 8
 _MOST_VOXELS = 1 << 21
@@ -51,12 +64,14 @@ class Sample:
     ----------
     features : what the guard goes by
     view, prediction, fused : normalised intensities
+    stepped : the view after the physics step
     """
 
     features: dict[str, float]
     view: Floats
     prediction: Floats
     fused: Floats
+    stepped: Floats
 
 
 def calibrate(
@@ -137,7 +152,20 @@ def sample_of(model: LoadedModel, pair: OpenPair, alteration: Alteration, seed: 
     channels = reader.channels(region)
     prediction = predict_block(model.facts, model.runtime, channels)[0]
     view = np.ascontiguousarray(channels[0])
-    return Sample(features, view, prediction, pair.fused.read(RAW_IMAGE, region))
+    stepped = _stepped(volume, inputs.normalization, region)
+    return Sample(
+        features, view, prediction, pair.fused.read(RAW_IMAGE, region), view if stepped is None else stepped
+    )
+
+
+def _stepped(volume: LazyVolume, normalization: Normalization, region: Region) -> Floats | None:
+    """Part of a view after the physics step, normalised as the view; None where nothing can be followed."""
+    try:
+        step = PhysicsVolume(volume, estimate(volume, light_of(volume.info, "auto")))
+    except NoSpecimenError:
+        return None
+    planes = step.read(region[0].start, region[0].stop)
+    return np.ascontiguousarray(normalization.apply(planes[:, region[1], region[2]]))
 
 
 def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
@@ -215,6 +243,9 @@ def losses_left(sample: Sample, shares: Floats) -> Numbers:
     scores = []
     bases = {sigma: smoothed(sample.view, sigma) for sigma in {gate.sigma for gate in GATES}}
     for gate in GATES:
+        if gate.physics:
+            scores.append([nssim(sample.stepped, sample.view, sample.fused, reading) for reading in READINGS])
+            continue
         result = mix(bases[gate.sigma], sample.prediction, gate, _CORRECTIONS, shares)
         scores.append([nssim(result, sample.view, sample.fused, reading) for reading in READINGS])
     left: Numbers = np.log(np.clip(1 - np.array(scores).T, _LEAST_LEFT, _MOST_LEFT))
@@ -229,7 +260,7 @@ def what_it_would_do(guard: Guard) -> tuple[Numbers, Numbers]:
     for number in range(with_guard.shape[1]):
         unlike = guard.unlike(guard.samples[number], np.delete(guard.samples, number, axis=0))
         gate = choose_gate(guard.gates, means[..., number], spreads[..., number], unlike).gate
-        if gate.share:
+        if gate in guard.gates:
             with_guard[:, number] = scores[:, guard.gates.index(gate), number]
     return scores[:, guard.gates.index(WHOLE)], with_guard
 

@@ -8,8 +8,9 @@ fitted to held-out volumes (`fuse.guard.calibrate`) tells mean and spread of L f
 (most likely heteroscedastic Gaussian process: Kersting et al., ICML 2007). With L normally distributed, the
 expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure one. The gate with
 the largest expectation, over the readings, is taken of those with which a loss is not too likely in any of
-them. If there is none, the view is kept; so is one that is unlike all held-out views, in any feature or in
-all together, since nothing is known of such.
+them; the physics step, which needs no training, is one more that is judged in the same way. If there is none,
+the view is kept. Of a view that is unlike all held-out ones, in any feature or in all together, nothing is
+known; it gets the physics step, which does little where it can tell little.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -60,11 +61,13 @@ class Gate:
     share : of every correction; with 0 the result is the view, voxel by voxel
     by_size : how far corrections are weighted by their size as well, 0 (not) to 1
     sigma : of the Gaussian that smooths what remains of the view, voxels
+    physics : with a share of 0, the result is the view after the physics step
     """
 
     share: Share
     by_size: Share = 0.0
     sigma: Annotated[float, Field(ge=0, le=10)] = 0.0
+    physics: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,18 @@ class Verdict:
         """N_SSIM that is expected in the mean of the readings."""
         return sum(self.expected) / len(self.expected)
 
+    @property
+    def is_allowed(self) -> bool:
+        """Whether a gain is expected, and a loss not too likely."""
+        return self.risk <= RISK and min(self.expected) > 0 and not self.unlike
+
     def record(self) -> dict[str, Any]:
         """Write the verdict for a result's provenance."""
         return {
             "gate": self.gate.share,
             "by_size": self.gate.by_size,
             "sigma": self.gate.sigma,
+            "physics": self.gate.physics,
             "expected": by_reading(self.expected),
             "risk": round(self.risk, 4),
             "unlike": list(self.unlike),
@@ -108,8 +117,10 @@ class Verdict:
         if self.unlike:
             by = ", ".join(self.unlike)
             return f"no gain expected: the view is unlike all that the guard was fitted to, by {by}"
-        if self.gate.share == 0:
+        if self.gate.share == 0 and not self.is_allowed:
             return f"no gain expected, the best to be had is: {told}"
+        if self.gate.physics:
+            return f"more is expected of the physics step than of the model: {told}"
         weighted = ", weighted by size" if self.gate.by_size else ""
         return f"{self.gate.share:.0%} of the correction is applied{weighted}: {told}"
 
@@ -205,25 +216,27 @@ class Guard:
 def choose_gate(
     gates: Sequence[Gate], means: Numbers, spreads: Numbers, unlike: tuple[str, ...] = ()
 ) -> Verdict:
-    """Choose the gate by mean and spread of L for each (readings, gates); none for an unlike view."""
+    """Choose the gate by mean and spread of L for each (readings, gates); no share for an unlike view."""
     expected = 1 - np.exp(means + spreads**2 / 2)
     risks = special.ndtr(means / spreads).max(axis=0)
     found = [
-        Verdict(gate, tuple(map(float, gains)), float(risk))
+        Verdict(gate, tuple(map(float, gains)), float(risk), unlike)
         for gate, gains, risk in zip(gates, expected.T, risks, strict=True)
     ]
-    allowed = [one for one in found if one.risk <= RISK and min(one.expected) > 0 and not unlike]
+    allowed = [one for one in found if one.is_allowed]
     if allowed:
         return max(allowed, key=lambda one: (one.mean, one.gate.share))
     best = max(found, key=lambda one: one.mean)
-    return Verdict(Gate(0.0), best.expected, best.risk, unlike)
+    unknown = bool(unlike) or not any(gate.physics for gate in gates)
+    return Verdict(Gate(0.0, physics=unknown), best.expected, best.risk, unlike)
 
 
 def mean_gate(gates: Sequence[Gate]) -> Gate:
     """Gate for the mean of several models."""
     share, sigma = (sum(values) for values in zip(*((g.share, g.sigma) for g in gates), strict=True))
     by_size = sum(gate.share * gate.by_size for gate in gates) / share if share else 0.0
-    return Gate(share / len(gates), by_size, sigma / len(gates))
+    physics = not share and any(gate.physics for gate in gates)
+    return Gate(share / len(gates), by_size, sigma / len(gates), physics)
 
 
 @once_per_folder
