@@ -105,7 +105,7 @@ def test_the_physics_step_is_one_more_choice() -> None:
     assert choose_gate(gates, *of_both([-0.4, -0.2], [0.1, 0.1])).gate == Gate(1.0)
     # it does not help either, by what is known: the view; nothing is known of the view: the physics step
     assert choose_gate(gates, *of_both([0.3, 0.2], [0.1, 0.1])).gate == Gate(0.0)
-    unlike = choose_gate(gates, *of_both([-1.0, -1.0], [0.1, 0.1]), ("noise",))
+    unlike = choose_gate(gates, *of_both([-1.0, -1.0], [0.1, 0.1]), unlike=("noise",))
     assert unlike.gate == Gate(0.0, physics=True)
     assert str(unlike).startswith("no gain expected: the view is unlike")
     # a guard that knows nothing of it

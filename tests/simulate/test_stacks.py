@@ -74,7 +74,7 @@ def test_the_target_is_brighter_than_the_view_and_shares_its_noise():
         fine = [one - ndimage.gaussian_filter(one, 1) for one in (view, fused)]
         shared.append(np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1])
         brighter.append(np.percentile(fused, 95) >= 0.7 * np.percentile(view, 95))
-    assert np.median(shared) > 0.4
+    assert np.median(shared) > 0.3
     assert max(shared) < 0.999
     assert np.mean(brighter) > 0.9
 

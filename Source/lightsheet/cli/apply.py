@@ -10,10 +10,19 @@ import tyro
 
 from lightsheet.cli.args import run_command
 from lightsheet.core.axes import Channel, SpacingUm
-from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, NotFoundError, SettingsError
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, NotFoundError, SettingsError, VolumeError
 from lightsheet.core.going_on import going_on
 from lightsheet.core.locks import sweep_folder
-from lightsheet.core.names import FUSED, LABELS, MOST_VIEWS, VIEW, frame_name, is_further_view, stem_of
+from lightsheet.core.names import (
+    FUSED,
+    LABELS,
+    MOST_VIEWS,
+    VIEW,
+    beside,
+    frame_name,
+    is_further_view,
+    stem_of,
+)
 from lightsheet.core.progress import LOG
 from lightsheet.datasets.splits import read_pairs
 from lightsheet.fuse.fusion_settings import FusionSettings
@@ -50,6 +59,9 @@ class ApplySettings:
     the physics step, which needs no training and so fits any stack"""
     fusion: FusionSettings = field(default_factory=FusionSettings)
     physics: PhysicsSettings = field(default_factory=PhysicsSettings)
+    adapt: bool = False
+    """adapt the model to each stack first, as lightsheet adapt does, which takes some minutes; the adapted
+    model is left beside the result, NAME_adapted"""
     format: Literal["tif", "zarr"] = "tif"
     """what is written: TIFF (BigTIFF) or OME-Zarr; a file name given as OUT decides by itself"""
     channel: Channel | None = None
@@ -85,6 +97,8 @@ def fuser_of(settings: ApplySettings) -> "FileFuser":
     SettingsError
         When a flag is given that is for the other of the two.
     """
+    if settings.adapt and (len(settings.model) > 1 or settings.model == (Path(PHYSICS),)):
+        raise SettingsError("--adapt: expected one model, or none for the shipped ones (--model), got others")
     if settings.model == (Path(PHYSICS),):
         return _physics_fuser(settings)
     if settings.physics != PhysicsSettings():
@@ -123,15 +137,37 @@ def run(settings: ApplySettings) -> int:
         sweep_folder(folder)
     fuser = fuser_of(settings)
     if len(jobs) == 1:
-        fuser.fuse(jobs[0].view, jobs[0].result, jobs[0].overrides, overwrite=settings.overwrite)
+        _fuse(fuser, settings, jobs[0])
         return EXIT_OK
     failed: list[str] = []
     for number, job in enumerate(jobs, start=1):
         LOG.info("%d of %d: %s", number, len(jobs), job.view)
         with going_on(failed, str(job.view)):
-            fuser.fuse(job.view, job.result, job.overrides, overwrite=settings.overwrite)
+            _fuse(fuser, settings, job)
     LOG.info("%d views fused, %d failed: %s", len(jobs) - len(failed), len(failed), settings.output)
     return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _fuse(fuser: "FileFuser", settings: ApplySettings, job: Job) -> None:
+    """Fuse one view, by a model that is adapted to it first if that is wanted."""
+    chosen = adapted_fuser(settings, job, fuser) if settings.adapt else fuser
+    chosen.fuse(job.view, job.result, job.overrides, overwrite=settings.overwrite)
+
+
+def adapted_fuser(settings: ApplySettings, job: Job, unadapted: "FileFuser") -> "FileFuser":
+    """Return what fuses a view by a model adapted to it; by the model as it is where a stack is too small."""
+    from lightsheet.evaluate.adaptation import ADAPTED_KEY  # not for --help
+    from lightsheet.fuse.predict import Fuser
+    from lightsheet.operate.adapting.adapt import adapt
+
+    base = settings.model[0] if settings.model else None
+    try:
+        found = adapt(job.view, beside(job.result, "adapted", ""), base, overrides=job.overrides)
+    except VolumeError as error:
+        LOG.warning("not adapted: %s", error)
+        return unadapted
+    more = {ADAPTED_KEY: found.record()}
+    return Fuser([found.model], settings.fusion, views=settings.views, more=more)
 
 
 def plan_jobs(settings: ApplySettings) -> list[Job]:

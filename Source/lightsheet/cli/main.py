@@ -12,6 +12,7 @@ SUBCOMMANDS = {
     "export": ("lightsheet.cli.export", "prepare models for fast prediction on CPUs"),
     "guard": ("lightsheet.cli.guard", "fit a model's guard, which keeps views it would spoil"),
     "choose": ("lightsheet.cli.choose", "tell which model an image gets, and why"),
+    "adapt": ("lightsheet.cli.adapt", "adapt a model to one stack, or to a few pairs of its microscope"),
     "apply": ("lightsheet.cli.apply", "fuse views with a model"),
     "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),
     "project": ("lightsheet.cli.project", "maximum intensity projections of volumes"),

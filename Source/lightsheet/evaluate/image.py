@@ -12,6 +12,7 @@ from lightsheet.core.errors import VolumeError
 from lightsheet.core.intensity import Normalization, Slabs, percentiles
 from lightsheet.core.jit import compiled
 from lightsheet.core.threads import in_threads
+from lightsheet.evaluate.adaptation import Adaptation, adaptation
 from lightsheet.evaluate.gaussian import GAUSSIAN_SIGMA, GaussianVolume
 from lightsheet.evaluate.light_fit import LightFit, light_fit
 from lightsheet.evaluate.metrics import ErrorSums, Score, relative_score
@@ -89,6 +90,7 @@ class ImageResult:
     notes : remarks a reader must know
     sources : files of prediction, view and fused
     light : what the prediction says of the view's light, if the physics step made it
+    adapted : what it says of how its model was adapted to the view, if it was tried
     """
 
     name: str
@@ -104,6 +106,7 @@ class ImageResult:
     notes: tuple[str, ...]
     sources: dict[str, str]
     light: LightFit | None = None
+    adapted: Adaptation | None = None
 
     def n_ssim(self, method: Method, reading: Reading) -> float:
         """N_SSIM of a method; NaN where it is not defined."""
@@ -170,6 +173,7 @@ def evaluate_image(
         tuple(notes + _undefined(scores)),
         {name: sources[name].info.source for name in _SHOWN},
         light_fit(volumes.prediction.info.metadata),
+        adaptation(volumes.prediction.info.metadata),
     )
 
 

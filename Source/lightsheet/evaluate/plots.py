@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import SpacingUm
+from lightsheet.evaluate.adaptation import Adaptation
 from lightsheet.evaluate.image import ImageResult, Method
 from lightsheet.evaluate.light_fit import LightFit
 from lightsheet.evaluate.ssim import READINGS
@@ -128,6 +129,20 @@ def light_words(fit: LightFit) -> str:
         f"Light {known}: optical depth {fit.optical_depth:.2f} ({low:.2f} to {high:.2f}), measured "
         f"{fit.measured[0]:.2f} with an error of {fit.measured[1]:.2f}; r2 of the slope {fit.r2:.2f}"
     )
+
+
+def adaptation_plot(found: Adaptation) -> str:
+    """N_SSIM on the held-out slab over the steps of training; an SVG as data address."""
+    steps, scores = (np.array(values) for values in zip(*found.curve, strict=True))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 2.4), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(found.before, color=COLOURS["view"], linewidth=1.3, label="before")
+        axes.plot(steps, scores, "o-", markersize=3, color=COLOURS["prediction"], label="adapted")
+        axes.set_xlabel("steps of training")
+        axes.set_ylabel("N_SSIM, held-out slab")
+        axes.legend(loc="best", fontsize=8)
+        return _svg(figure)
 
 
 def _points(axes: Any, place: int, values: Iterable[float], colour: str) -> None:

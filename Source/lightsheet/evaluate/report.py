@@ -13,7 +13,14 @@ from lightsheet import __version__
 from lightsheet.core.files import written_beside
 from lightsheet.evaluate.image import ImageResult
 from lightsheet.evaluate.pictures import ERROR_RANGE, GAMMA, ImagePictures
-from lightsheet.evaluate.plots import decay_plot, depth_plot, distribution_plot, light_plot, light_words
+from lightsheet.evaluate.plots import (
+    adaptation_plot,
+    decay_plot,
+    depth_plot,
+    distribution_plot,
+    light_plot,
+    light_words,
+)
 from lightsheet.evaluate.preview import Planes
 from lightsheet.evaluate.table import DEFINITIONS, METHOD_NAMES, Line, lines_of, summarise
 
@@ -145,6 +152,8 @@ def _image(number: int, item: Shown, *, opened: bool) -> dict[str, Any]:
         "decay": decay_plot(result) if pictures else "",
         "light": "" if result.light is None else light_plot(result.light),
         "light_told": "" if result.light is None else light_words(result.light),
+        "adapted": "" if result.adapted is None else adaptation_plot(result.adapted),
+        "adapted_told": "" if result.adapted is None else result.adapted.reason,
     }
     if pictures:
         told["first"] = len(pictures.slices) // 2

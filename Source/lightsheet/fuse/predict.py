@@ -71,6 +71,7 @@ class Fuser(FileFuser):
         *,
         given: bool = True,
         views: int = MOST_VIEWS,
+        more: dict[str, Any] | None = None,
     ) -> None:
         chosen = settings or FusionSettings()
         if chosen.confidence and not chosen.guard:
@@ -78,7 +79,7 @@ class Fuser(FileFuser):
         self._given = given and bool(models)
         folders = of_task([open_model(path) for path in models] if models else shipped_models(), FUSE)
         most = max((model.settings.inputs.views for model in folders), default=1)
-        super().__init__(chosen, folders, min(views, most))
+        super().__init__(chosen, folders, min(views, most), more)
         self._loaded: dict[Path, LoadedModel] = {}
         target = choose_target(self.settings.device, self.settings.precision, self.settings.runtime)
         # Asked once: memory that PyTorch keeps for the next volume no longer counts as free.

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightsheet.core.axes import ZYX, Channel, Floats, SpacingUm
+from lightsheet.core.axes import HIGH_PERCENTILE, LOW_PERCENTILE, ZYX, Channel, Floats, SpacingUm
 from lightsheet.core.errors import VolumeError
+from lightsheet.core.intensity import Normalization
 from lightsheet.core.tiles import mirrored
+from lightsheet.evaluate.ssim import Reading, ssim
 from lightsheet.simulate.dataset import SimulatedPair
 from lightsheet.simulate.fusion import ContentFusion
 from lightsheet.simulate.microscopes import other_microscope
@@ -43,7 +45,11 @@ _DEPTH_WEIGHT = (2.0, 8.0)
 # How often: a stack keeps its voxels, keeps its size in micrometres, lies in an outline of its own, loses
 # light with depth and not with tissue, loses none on the way to the camera, is seen by one camera in all.
 _KEEPS_VOXELS, _KEEPS_SIZE, _OUTLINED, _BY_DEPTH, _CLEAR_WAY, _SAME_CAMERA = 0.5, 0.5, 0.35, 0.4, 0.4, 0.5
+_TURNED = 0.5
 _TRIES = 20
+# How often a microscope is drawn until the view lacks something, and not everything: 1 - SSIM by reading.
+_MICROSCOPES = 8
+_LACKS: dict[Reading, tuple[float, float]] = {"tf": (0.012, 0.2), "3d": (0.04, 0.5)}
 # A part with less contrast than this share of the stack's shows next to nothing.
 _LEAST_CONTRAST = 0.2
 
@@ -65,6 +71,9 @@ def pair_of_stack(
 ) -> SimulatedPair:
     """Draw a part of a real stack and a microscope; the same seed gives the same pair.
 
+    Both are drawn again, some times, where the view lacks next to nothing or next to everything: N_SSIM is
+    relative to what is lacking, and a network would learn of such pairs only.
+
     Parameters
     ----------
     stack : real volume (Z, Y, X)
@@ -81,7 +90,22 @@ def pair_of_stack(
     """
     entropy = (seed,) if isinstance(seed, int) else seed
     rng = np.random.default_rng([*entropy, 4711, *channel.encode()])
-    order = tuple(rng.permutation(3)) if rng.random() < 0.5 else (0, 1, 2)
+    for _ in range(_MICROSCOPES):
+        pair = _drawn(stack, spacing_um, channel, shape, source, rng)
+        if _teaches(pair):
+            break
+    return pair
+
+
+def _drawn(
+    stack: NDArray[np.generic],
+    spacing_um: SpacingUm,
+    channel: Channel,
+    shape: ZYX,
+    source: str,
+    rng: np.random.Generator,
+) -> SimulatedPair:
+    order = tuple(rng.permutation(3)) if rng.random() < _TURNED else (0, 1, 2)
     specimen = _specimen(stack, spacing_um, shape, source, rng)
     there = _turned(specimen, order)
     optics = _optics(there, channel, rng)
@@ -102,6 +126,16 @@ def pair_of_stack(
         "views": [asdict(one) for one in optics],
     }
     return SimulatedPair(view, target, None, specimen.signal, specimen.spacing_um, parameters)
+
+
+def _teaches(pair: SimulatedPair) -> bool:
+    """Whether a view lacks neither next to nothing nor next to everything of its fused volume."""
+    low, high = np.percentile(pair.view, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    scale = Normalization(float(low), float(high))
+    if not low < high:
+        return False
+    view, fused = (scale.apply(one) for one in (pair.view, pair.fused))
+    return all(least <= 1 - ssim(view, fused, reading) <= most for reading, (least, most) in _LACKS.items())
 
 
 def _specimen(

@@ -1,0 +1,1 @@
+"""Models adapted to one stack, or to a few pairs of its microscope."""
