@@ -67,8 +67,8 @@ bench-quality: .venv/.ready ## scores of our models, the published ways and doin
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[monai,openvino]'
 	$(BIN)/python -m benchmarks.fusion.quality $(if $(wildcard ../shared/data),--real ../shared/data)
 
-models: .venv/.ready ## train the models of resources/models on simulated data (hours on two cores)
-	$(BIN)/python -m recipes.models
+models: .venv/.ready ## train the models of resources/models, on simulated data and real stacks (hours on two cores)
+	$(BIN)/python -m recipes.models $(if $(wildcard ../shared/data),--stacks ../shared/data)
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock' --override Docker/without_torch.txt $(if $(UPGRADE),--upgrade)

@@ -209,7 +209,7 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
         name, arguments.set_minutes
     )
     budget = ["--patch_size", arguments.patch_size, "--max_minutes", minutes, "--seed", arguments.seed]
-    recipe = [*LOSS, *NETWORK]
+    recipe = [*LOSS, *network_of(arguments)]
     if name == BASE:
         recipe += [*BASE_PATCHES, "--augmentations", OTHER_OPTICS]
     else:
@@ -222,6 +222,14 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
     if not (target / SETTINGS).is_file():
         train_anyhow("--image_groups", GROUPS, *files, "--output_path", target, *budget, *recipe)
     return target
+
+
+def network_of(arguments: argparse.Namespace) -> tuple[object, ...]:
+    """Flags of the network: with data of the user's own that of the shipped generalist, which is the start."""
+    if arguments.data is None:
+        return NETWORK
+    shipped = open_model(SHIPPED / GENERALIST).settings.network
+    return "--fold", shipped.get("fold", 1), "--feat_channels", shipped["features"]
 
 
 def flags_of(options: list[str]) -> list[str]:

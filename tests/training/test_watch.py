@@ -107,6 +107,17 @@ class TestWatch:
         course = [20 * 0.995**step + 0.4 for step in range(2000)]
         assert fed(Watch(), [c * n for c, n in zip(course, noise, strict=True)]) is None
 
+    @pytest.mark.parametrize("seed", range(20))
+    def test_patches_of_very_different_difficulty_are_no_alarm(self, seed: int) -> None:
+        """Some volumes lack little, and a loss relative to that is several times as high for these."""
+        generator = torch.Generator().manual_seed(seed)
+        hard = torch.rand(4000, generator=generator) < 0.4
+        noise = torch.exp(0.4 * torch.randn(4000, generator=generator))
+        losses = torch.where(hard, 2.5 * noise, 0.35 * noise)
+        watch = Watch()
+        assert fed(watch, losses.tolist()) is None
+        assert "the loss rose from" in str(fed(watch, [6.0] * WINDOW))
+
     def test_a_loss_near_nothing_may_vary(self) -> None:
         watch = Watch()
         assert fed(watch, [1.0] * WINDOW + [1e-6] * WINDOW + [1e-3] * WINDOW) is None

@@ -16,8 +16,10 @@ from torch import Tensor
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.progress import LOG
 
-# Steps whose median loss is compared; the best such median may be exceeded by this factor.
+# Steps whose losses are looked at together. Patches differ: hard ones in a row raise the median of a window,
+# so what has to stay below the best median, times a factor, is a loss that few of the window fall below.
 WINDOW = 20
+_LOW_ONES = 2
 _TIMES_BEST = 3.0
 # A loss below this share of the first is as good as nothing: noise there is no running away.
 _SHARE_OF_FIRST = 0.05
@@ -58,7 +60,7 @@ class Watch:
     @property
     def well(self) -> bool:
         """Whether the loss is about as low as it ever was."""
-        return len(self._losses) == WINDOW and statistics.median(self._losses) <= _WELL * self._best
+        return len(self._losses) == WINDOW and self._low() <= _WELL * self._best
 
     def keep(self, state: Callable[[], State]) -> None:
         """Take a state for good; ``state`` is asked for it."""
@@ -90,10 +92,14 @@ class Watch:
         median = statistics.median(self._losses)
         if math.isinf(self._first):
             self._first = median
-        if median > _TIMES_BEST * max(self._best, _SHARE_OF_FIRST * self._first):
+        if self._low() > _TIMES_BEST * max(self._best, _SHARE_OF_FIRST * self._first):
             return f"the loss rose from {self._best:.3g} to {median:.3g}"
         self._best = min(self._best, median)
         return None
+
+    def _low(self) -> float:
+        """Loss that few of the window fall below."""
+        return sorted(self._losses)[_LOW_ONES]
 
     def scores(self, scores: list[float], score: float) -> str | None:
         """Take in the scores of a round of validation; why training can't go on like this, or None.
