@@ -225,7 +225,7 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
 
 
 def network_of(arguments: argparse.Namespace) -> tuple[object, ...]:
-    """Flags of the network: with data of the user's own that of the shipped generalist, which is the start."""
+    """Return the network's flags: with data of the user's own those of the shipped generalist, its start."""
     if arguments.data is None:
         return NETWORK
     shipped = open_model(SHIPPED / GENERALIST).settings.network

@@ -245,7 +245,7 @@ class Ours:
         blocks = list(predicted_blocks(view.volume, inputs, _loaded(folder.path)))
         verdict = guard.judge(features_of(blocks, measure(view.volume)))
         if verdict.gate.share == 0:  # as apply_script.py does (--fallback)
-            return physics(view) if verdict.gate.physics else view.values
+            return physics(view)
         return guard.apply(view.values, prediction, verdict.gate)
 
 

@@ -17,7 +17,7 @@ from lightsheet.core.progress import LOG
 from lightsheet.fuse.fuser import FileFuser, Fused, refuse_without_information
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.guard.evidence import features_of, predicted_blocks
-from lightsheet.fuse.guard.guard import Gate, Trust, guard_of, mean_gate
+from lightsheet.fuse.guard.guard import Trust, guard_of, mean_gate
 from lightsheet.fuse.inputs import converted_file, prepare_inputs
 from lightsheet.fuse.loading import load_fusion_model
 from lightsheet.fuse.physics.fuser import write_stepped
@@ -117,25 +117,20 @@ class Fuser(FileFuser):
             )
             job.trust = self._trust(job, models, choice.features)
             if job.trust is not None and job.trust.gate.share == 0:
-                return self._fall_back(job, names, job.trust.gate, deadline)
+                return self._fall_back(job, names, deadline)
             clipped, filled = self._predict(job, models, deadline)
         return Fused(
             output, False, names, clipped, filled, 1.0 if job.trust is None else job.trust.gate.share
         )
 
-    def _fall_back(self, job: FusionJob, names: str, gate: Gate, deadline: Deadline | None) -> Fused:
+    def _fall_back(self, job: FusionJob, names: str, deadline: Deadline | None) -> Fused:
         """Write what a view becomes that the guard does not leave to the model."""
-        wanted = "physics" if gate.physics and self.settings.fallback == "physics" else "view"
-        job.record["instead"] = wanted
-        if wanted == "view":
-            none = "model" if self.settings.fallback == "view" else "model nor of the physics step"
-            told = f"the guard expects no gain of the {none} (--no_guard: the prediction all the same)"
+        told = "the guard does not leave it to the model (--no_guard: the prediction all the same)"
+        job.record["instead"] = self.settings.fallback
+        if self.settings.fallback == "view":
             job.keep_view(f"{told}; the view is kept")
             return Fused(job.output, False, names, gate=0.0, instead="view")
-        told = "the guard leaves this view to the physics step, and not to the model"
-        LOG.warning(
-            "%s: %s (--fallback view: the view as it is; --no_guard: the prediction)", job.output, told
-        )
+        LOG.warning("%s: %s; the physics step instead (--fallback view: the view)", job.output, told)
         stepped = write_stepped(job, PhysicsSettings(), self.settings, deadline)
         return replace(stepped, model=names, gate=0.0)
 

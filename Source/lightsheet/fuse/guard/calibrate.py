@@ -41,9 +41,9 @@ from lightsheet.volumes.lazy import LazyVolume
 
 WHOLE = Gate(1.0)
 GATES = (
-    *(Gate(share, sigma=sigma) for sigma in (0.0, 0.5) for share in (0.25, 0.5, 0.75)),
+    *(Gate(0.75, sigma=sigma) for sigma in (0.0, 0.5)),
     WHOLE,
-    *(Gate(share, by_size=1.0, sigma=0.5) for share in (0.5, 1.0)),
+    Gate(1.0, by_size=1.0, sigma=0.5),
     Gate(0.0, physics=True),
 )
 _FEWEST_SAMPLES = 8

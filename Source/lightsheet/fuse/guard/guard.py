@@ -8,9 +8,10 @@ fitted to held-out volumes (`fuse.guard.calibrate`) tells mean and spread of L f
 (most likely heteroscedastic Gaussian process: Kersting et al., ICML 2007). With L normally distributed, the
 expected N_SSIM is 1 - exp(mean + spread^2 / 2): an unsure guess counts less than a sure one. The gate with
 the largest expectation, over the readings, is taken of those with which a loss is not too likely in any of
-them; the physics step, which needs no training, is one more that is judged in the same way. If there is none,
-the view is kept. Of a view that is unlike all held-out ones, in any feature or in all together, nothing is
-known; it gets the physics step, which does little where it can tell little.
+them. If there is none, the result is the physics step (`fuse.physics`), which needs no training and does
+little where it can tell little. So it is of a view that is unlike all held-out ones, in any feature or in all
+together, of which nothing is known. Where the step was judged on the held-out volumes as well, a model has to
+promise more than the step does.
 
 With some of the gates corrections are weighted by their size as well: sizes that were less right in held-out
 volumes than others are applied in part (difference weighting: Wodzinski and Mueller, 2025). Where a part of
@@ -42,6 +43,8 @@ GUARD = "guard.json"
 FORMAT_VERSION = 4
 RISK = 0.3
 """Largest probability of a loss, as the guard reckons it, with which a prediction is used."""
+RISK_BESIDE_STEP, LEAST_MORE = 0.15, 0.1
+"""The same where the physics step was judged as well, and how much more N_SSIM the model has to promise."""
 BEYOND = 0.4
 """How far a feature may lie beyond those of all held-out views, in standard deviations of theirs."""
 _TRUNCATE = 4.0
@@ -61,7 +64,7 @@ class Gate:
     share : of every correction; with 0 the result is the view, voxel by voxel
     by_size : how far corrections are weighted by their size as well, 0 (not) to 1
     sigma : of the Gaussian that smooths what remains of the view, voxels
-    physics : with a share of 0, the result is the view after the physics step
+    physics : the physics step in place of the model; the share is 0
     """
 
     share: Share
@@ -93,11 +96,6 @@ class Verdict:
         """N_SSIM that is expected in the mean of the readings."""
         return sum(self.expected) / len(self.expected)
 
-    @property
-    def is_allowed(self) -> bool:
-        """Whether a gain is expected, and a loss not too likely."""
-        return self.risk <= RISK and min(self.expected) > 0 and not self.unlike
-
     def record(self) -> dict[str, Any]:
         """Write the verdict for a result's provenance."""
         return {
@@ -117,10 +115,10 @@ class Verdict:
         if self.unlike:
             by = ", ".join(self.unlike)
             return f"no gain expected: the view is unlike all that the guard was fitted to, by {by}"
-        if self.gate.share == 0 and not self.is_allowed:
-            return f"no gain expected, the best to be had is: {told}"
         if self.gate.physics:
-            return f"more is expected of the physics step than of the model: {told}"
+            return f"the physics step is taken, of which the model does not promise enough more: {told}"
+        if self.gate.share == 0:
+            return f"no gain expected, the best to be had is: {told}"
         weighted = ", weighted by size" if self.gate.by_size else ""
         return f"{self.gate.share:.0%} of the correction is applied{weighted}: {told}"
 
@@ -223,19 +221,26 @@ def choose_gate(
         Verdict(gate, tuple(map(float, gains)), float(risk), unlike)
         for gate, gains, risk in zip(gates, expected.T, risks, strict=True)
     ]
-    allowed = [one for one in found if one.is_allowed]
-    if allowed:
+    step = next((one for one in found if one.gate.physics), None)
+    most_risk, least = (RISK, -np.inf) if step is None else (RISK_BESIDE_STEP, max(step.mean, 0) + LEAST_MORE)
+    allowed = [
+        one
+        for one in found
+        if one.gate.share and one.risk <= most_risk and min(one.expected) > 0 and one.mean >= least
+    ]
+    if allowed and not unlike:
         return max(allowed, key=lambda one: (one.mean, one.gate.share))
+    if step is not None:
+        return step
     best = max(found, key=lambda one: one.mean)
-    unknown = bool(unlike) or not any(gate.physics for gate in gates)
-    return Verdict(Gate(0.0, physics=unknown), best.expected, best.risk, unlike)
+    return Verdict(Gate(0.0), best.expected, best.risk, unlike)
 
 
 def mean_gate(gates: Sequence[Gate]) -> Gate:
     """Gate for the mean of several models."""
     share, sigma = (sum(values) for values in zip(*((g.share, g.sigma) for g in gates), strict=True))
     by_size = sum(gate.share * gate.by_size for gate in gates) / share if share else 0.0
-    physics = not share and any(gate.physics for gate in gates)
+    physics = not share and all(gate.physics for gate in gates)
     return Gate(share / len(gates), by_size, sigma / len(gates), physics)
 
 
