@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from scipy import ndimage
 
 from lightsheet.datasets.splits import read_pairs
 from lightsheet.fuse.guard.guard import guard_of
@@ -48,6 +50,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_models(folder: Path) -> None:
     small = ["--volumes", 2, "--drawn", 2, "--shape", TINY, "--unseen", 2, "--unseen_shape", TINY]
+    stack = folder / "stacks" / "nuclei3d" / "neubias_nuclei_anisotropic.tif"
+    if not stack.exists():
+        stack.parent.mkdir(parents=True)
+        blobs = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((20, 40, 44)), 2)
+        tifffile.imwrite(stack, (100 + 900 * np.maximum(blobs / blobs.std(), 0)).astype(np.uint16))
+    small += ["--stacks", folder / "stacks", "--parts", 8]
     flags = ["--output", folder / "runs", "--models", folder / "models", *small, *SHORT, "--only", *NAMES]
     bench(
         "recipes.models",
@@ -77,7 +85,10 @@ def test_models_are_trained_shipped_and_guarded_and_kept_the_second_time(folder:
     runs = folder / "runs"
     lists = {part: read_pairs(runs / "lists" / f"Generalist_{part}.csv", runs) for part in ("train", "val")}
     assert not {p.view for p in lists["train"]} & {p.view for p in lists["val"]}
-    assert len(lists["train"]) == len(lists["val"]) == 9
+    parts = {part: [p.view.name for p in lists[part] if "stacks" in p.view.parts] for part in lists}
+    assert {part: len(names) for part, names in parts.items()} == {"train": 7, "val": 1}
+    assert (len(lists["train"]), len(lists["val"])) == (9 + 7, 9 + 1)
+    assert general.settings.network["fold"] == 2
     before = {path: path.stat().st_mtime_ns for path in (folder / "models").rglob("*") if path.is_file()}
     make_models(folder)
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "models").rglob("*") if p.is_file()}
@@ -131,6 +142,16 @@ def test_the_table_of_scores(tmp_path: Path) -> None:
     start = told.index("seen, nucleus:")
     row = next(line for line in told[start:].splitlines() if line.startswith("ours  "))
     assert float(row.split()[1]) == pytest.approx(np.mean(mine), abs=6e-4)
+
+
+def test_a_row_that_a_group_lacks_is_left_out_of_its_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    table = importlib.import_module("benchmarks.fusion.quality")
+    real = table.Score("real", "nucleus", None, "a stack", "physics, light told", (0.3, 0.2), 1.0, "depth")
+    seen = table.Score("seen", "nucleus", 1, "study 1", "ours", (0.7, 0.6), 1.0, "")
+    table.by_set([real, seen], ["physics, light told", "ours"])
+    told = capsys.readouterr().out
+    assert "ours " in told
+    assert "light told" not in told
 
 
 def test_the_bars_can_be_missed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

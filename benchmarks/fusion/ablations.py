@@ -154,6 +154,7 @@ def write_lists(arguments: argparse.Namespace) -> None:
     """Take a part of all volumes: so few steps see no more, and the weights are judged sooner."""
     for part, target in zip(PARTS, lists_of(arguments.output), strict=True):
         lines = (arguments.data / "lists" / f"{GENERALIST}_{part}.csv").read_text().splitlines(keepends=True)
+        lines = [line for line in lines if not line.startswith("stacks/")]  # parts of real stacks
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_beside(target) as partial:
             partial.write_text("".join(lines[:: arguments.one_of]))

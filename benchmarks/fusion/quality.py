@@ -180,7 +180,7 @@ def by_set(scores: list[Score], methods: Iterable[str]) -> None:
     sets = [(c, s) for c, s in SETS if any(o.study == s and o.channel == c for o in scores)]
     if sets:
         say("\nmean N_SSIM tf / 3d by set" + " " * 8 + "".join(f"{c[:3]} {s:<13}" for c, s in sets))
-        for method in methods:
+        for method in (m for m in methods if any(s.method == m and s.study is not None for s in scores)):
             cells = []
             for channel, study in sets:
                 some = [
