@@ -158,19 +158,20 @@ def draw(found: dict[str, Measured], path: Path, title: str) -> None:
     """Draw scores over work."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for name, one in found.items():
-        folded = name.startswith("folded")
-        axes.plot(one.macs, one.unseen, "o", color="#0a6e78" if folded else "#b5541c")
-        axes.annotate(name, (one.macs, one.unseen), xytext=(6, 4), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlim(right=3 * max(one.macs for one in found.values()))
-    axes.set_xlabel("multiply-adds for each voxel")
-    axes.set_ylabel("N_SSIM on unseen studies, mean of both readings")
-    axes.set_title(title, fontsize=10)
-    values = np.array([one.unseen for one in found.values()])
-    axes.set_ylim(values.min() - 0.05, values.max() + 0.05)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    groups = {"studies that were trained on": 0, "unseen studies": 2}
+    for axes, (group, first) in zip(figure.subplots(1, 2), groups.items(), strict=True):
+        for name, one in found.items():
+            score = (one.scores[first] + one.scores[first + 1]) / 2
+            axes.plot(one.macs, score, "o", color="#0a6e78" if name.startswith("folded") else "#b5541c")
+            axes.annotate(name, (one.macs, score), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xlim(right=5 * max(one.macs for one in found.values()))
+        axes.margins(y=0.15)
+        axes.set_xlabel("multiply-adds for each voxel")
+        axes.set_ylabel("N_SSIM, mean of both readings")
+        axes.set_title(group, fontsize=10)
+    figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=150)
 
 
