@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.common import Bars, say, table
 from benchmarks.fusion.cases import SEED, Case
+from benchmarks.fusion.forward import FORWARD
 from benchmarks.fusion.real_views import real_views
 from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.evaluate.metrics import nssim
@@ -35,7 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--real", type=Path, default=Path("../shared/data"), help="folder of real stacks")
     parser.add_argument("--minutes", type=float, default=AdaptSettings().minutes, help="of each adaptation")
-    parser.add_argument("--forward", nargs="+", help="forward models, see real_views.py (default: all)")
+    models = [*FORWARD, "apart"]
+    parser.add_argument("--forward", nargs="+", choices=models, help="forward models (default: all)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the views")
     arguments = parser.parse_args()
     names = [name for name in stacks_in(arguments.real) if name in TESTED]

@@ -221,16 +221,13 @@ def _how(job: ImageJob, role: str) -> str:
 
 def _pair(job: ImageJob, stack: NDArray[np.generic] | None) -> SimulatedPair:
     seed = (job.seed, job.number)
-    if job.optics_of == DRAWN_STUDY and job.channel is not None:
-        if stack is not None and job.spacing_um is not None:
-            return pair_of_stack(stack, job.spacing_um, job.channel, seed, job.shape, job.specimen)
+    if job.stack_hash is None and job.optics_of == DRAWN_STUDY and job.channel is not None:
         return drawn_pair(job.channel, seed, job.shape, keep_views=job.written_views)
-    preset = preset_for(job.optics_of)
     if job.stack_hash is None:
         if job.channel is None:
             raise NotFoundError(f"{job.name}: expected a channel for a phantom, got none")
         return simulate_pair(
-            preset,
+            preset_for(job.optics_of),
             job.channel,
             seed,
             job.shape,
@@ -241,4 +238,6 @@ def _pair(job: ImageJob, stack: NDArray[np.generic] | None) -> SimulatedPair:
         )
     if stack is None or job.spacing_um is None:
         raise NotFoundError(f"{job.name}: expected a real stack with its voxel size, got none")
-    return pair_from_stack(stack, job.spacing_um, preset, seed, job.specimen)
+    if job.optics_of == DRAWN_STUDY and job.channel is not None:
+        return pair_of_stack(stack, job.spacing_um, job.channel, seed, job.shape, job.specimen)
+    return pair_from_stack(stack, job.spacing_um, preset_for(job.optics_of), seed, job.specimen)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lightsheet.core.axes import ZYX, Channel
-from lightsheet.core.files import content_hash, made_alone, settings_hash, write_json
+from lightsheet.core.errors import SettingsError
+from lightsheet.core.files import made_alone, settings_hash, write_json
 from lightsheet.core.progress import LOG
-from lightsheet.datasets.splits import write_pairs
+from lightsheet.datasets.splits import read_pairs, write_pairs
 from lightsheet.fuse.fuser import refuse_without_information
 from lightsheet.fuse.guard.guard import GUARD
 from lightsheet.fuse.training.settings import TrainSettings
@@ -32,6 +33,7 @@ from lightsheet.training.settings import FitSettings
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.lazy import LazyVolume
 from lightsheet.volumes.reading import open_volume
+from lightsheet.volumes.unchanged import Watched
 
 RECORD = ".adapted.json"
 """Suffix of what says whether a model was adapted, beside its folder."""
@@ -99,7 +101,11 @@ def adapt(
         folders = of_task([open_model(base)] if base is not None else shipped_models(), FUSE)
         start = choose_for(volume, folders, given=base is not None, trust_channel=given.channel is not None)
         channel = start.channel or volume.info.require_channel()
-        key = _key(view, start.model, chosen)
+        if start.model.settings.inputs.views > 1:
+            raise SettingsError(
+                f"{start.model.path}: expected a model of one view to adapt, got one of several"
+            )
+        key = _key(view, given, start.model, chosen)
         known = _known(output, key, start.model)
         if known is not None:
             return known
@@ -142,10 +148,14 @@ def _adapt(
     return adapted
 
 
-def _key(view: Path, base: ModelFolder, settings: AdaptSettings) -> str:
-    pairs = None if settings.pairs is None else content_hash(settings.pairs)
-    content = {"view": content_hash(view), "base": base.key, **asdict(settings), "pairs": pairs}
-    return settings_hash(content)
+def _key(view: Path, given: Overrides, base: ModelFolder, settings: AdaptSettings) -> str:
+    """Tell what an adaptation follows from."""
+    files = [view]
+    if settings.pairs is not None:
+        listed = read_pairs(settings.pairs, settings.pairs.parent)
+        files += [path for pair in listed for path in (pair.view, pair.fused)]
+    content = {**asdict(settings), "given": asdict(given), "base": base.key}
+    return settings_hash({**content, "pairs": None, "files": [Watched(path).digest for path in files]})
 
 
 def _known(output: Path, key: str, base: ModelFolder) -> Adapted | None:
@@ -210,7 +220,7 @@ def _judged(output: Path, base: ModelFolder) -> Adapted:
     curve = _curve(_logs(output))
     before, after = curve[0][1], max(score for _, score in curve)
     gain = f"N_SSIM on the held-out slab {before:+.3f} before, {after:+.3f} after"
-    if after < before + _LEAST_GAIN:
+    if not after >= before + _LEAST_GAIN:  # nor where there is no score
         told = f"not adapted, {base.name} is used as it is: {gain}"
         return Adapted(base.path, False, before, after, told, curve)
     guard = base.sides.get(GUARD)

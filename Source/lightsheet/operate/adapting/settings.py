@@ -14,12 +14,13 @@ class AdaptSettings:
     minutes: float = 3.0
     """minutes of training"""
     parts: int = 24
-    """parts of the stack that are trained on, each seen by a microscope of its own"""
+    """parts of the stack that are trained on, each seen by a microscope of its own; not with --pairs"""
     pairs: Path | None = None
     """CSV with a line 'view;fused' for each pair of the same microscope, of which one to three help already;
     default: none, the stack teaches itself"""
     light: Light = "auto"
-    """side from which the light came, as for --model physics: the half towards it is what teaches"""
+    """side from which the light came, as for --model physics: the half towards it is what teaches; not with
+    --pairs"""
     seed: int = 0
     """of parts, microscopes and training"""
 
