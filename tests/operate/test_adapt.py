@@ -21,7 +21,7 @@ from lightsheet.operate.adapting.adapt import RECORD, adapt
 from lightsheet.operate.adapting.pairs import own_pairs
 from lightsheet.operate.adapting.settings import AdaptSettings
 from lightsheet.training.records import METRICS
-from lightsheet.volumes.info import VolumeInfo
+from lightsheet.volumes.info import Overrides, VolumeInfo
 from lightsheet.volumes.reading import open_volume, read_info, read_volume
 from lightsheet.volumes.writing import write_volume
 
@@ -217,3 +217,26 @@ def test_what_no_adaptation_has_written_is_not_shown() -> None:
     for wrong in ({**good, "curve": []}, {**good, "kept": "yes"}, {"kept": True}, "so"):
         assert adaptation({"lightsheet": {"adapted": wrong}}) is None
     assert adaptation({}) is None
+
+
+def test_another_time_point_or_another_pair_is_another_adaptation(
+    stack: Path, base: ModelFolder, tmp_path: Path
+) -> None:
+    keys = {
+        adapting._key(stack, Overrides(), base, FEW),
+        adapting._key(stack, Overrides(spacing_um=(2.0, 1.0, 1.0)), base, FEW),
+        adapting._key(stack, Overrides(), base, AdaptSettings(minutes=0.05, parts=4)),
+    }
+    (tmp_path / "pairs.csv").write_text("view.tif;fused.tif\n")
+    for seed in (1, 2):
+        info = VolumeInfo("v", SHAPE, "uint16", SPACING, "nucleus")
+        write_volume(tmp_path / "fused.tif", cells(SHAPE, seed), info)
+        keys.add(adapting._key(stack, Overrides(), base, AdaptSettings(pairs=tmp_path / "pairs.csv")))
+    assert len(keys) == 5
+
+
+def test_a_slab_without_a_score_keeps_the_model(base: ModelFolder, tmp_path: Path) -> None:
+    logs = tmp_path / "Base.training"
+    logs.mkdir()
+    (logs / METRICS).write_text("step,n_ssim\n0,nan\n60,nan\n")
+    assert not adapting._judged(base.path, base).kept
