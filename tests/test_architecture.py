@@ -78,6 +78,11 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+def homeless(texts: Mapping[str, str]) -> list[str]:
+    """Rooms that are on no storey: a new one gets its place in ``STOREYS`` first."""
+    return sorted({room(module) for module in texts} - set(LEVEL) - {""})
+
+
 def arrows(texts: Mapping[str, str]) -> list[str]:
     """Imports that do not go down: to a higher storey, or to another room of the same storey."""
     wrong = []
@@ -87,7 +92,7 @@ def arrows(texts: Mapping[str, str]) -> list[str]:
                 wrong.append(f"{module}: {one.name}")
             other = room(one.name) if one.name.startswith("lightsheet.") else ""
             beside = not other or not room(module) or other == room(module)
-            if not beside and not LEVEL.get(other, -1) > LEVEL[room(module)]:
+            if not beside and not LEVEL.get(other, -1) > LEVEL.get(room(module), -1):
                 wrong.append(f"{module} -> {one.name}")
     return wrong
 
@@ -124,6 +129,7 @@ def crowded(paths: list[Path]) -> list[str]:
 
 
 def test_arrows_only_go_down() -> None:
+    assert homeless(sources()) == []
     assert arrows(sources()) == []
 
 
@@ -157,6 +163,10 @@ def test_no_folder_is_crowded() -> None:
 )
 def test_a_planted_arrow_is_found(module: str, planted: str) -> None:
     assert len(arrows({f"lightsheet.{module}": planted})) == 1
+
+
+def test_a_room_on_no_storey_is_found() -> None:
+    assert homeless({"lightsheet.balloons.new": "", "lightsheet.core.new": "", "lightsheet": ""}) == ["balloons"]
 
 
 def test_allowed_arrows_are_allowed() -> None:

@@ -13,6 +13,7 @@ checkout has any.
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import resource
@@ -41,8 +42,9 @@ def main() -> int:
     if _ONE in sys.argv:
         return one_checkout(parse())
     arguments = parse()
-    if not make_cases(arguments):
-        return 1
+    with contextlib.chdir(Path.cwd()):  # one of the cases goes to its folder
+        if not make_cases(arguments):
+            return 1
     code = 0
     for checkout in arguments.checkout:
         sys.stdout.write(f"{checkout.resolve().name}: {commit_of(checkout)}\n")
