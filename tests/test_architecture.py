@@ -166,7 +166,9 @@ def test_a_planted_arrow_is_found(module: str, planted: str) -> None:
 
 
 def test_a_room_on_no_storey_is_found() -> None:
-    assert homeless({"lightsheet.balloons.new": "", "lightsheet.core.new": "", "lightsheet": ""}) == ["balloons"]
+    assert homeless({"lightsheet.balloons.new": "", "lightsheet.core.new": "", "lightsheet": ""}) == [
+        "balloons"
+    ]
 
 
 def test_allowed_arrows_are_allowed() -> None:

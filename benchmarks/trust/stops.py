@@ -117,17 +117,17 @@ def judge(bench: Bench, arguments: argparse.Namespace) -> int:
         same, stale, alive = (sum(kill[part] for kill in kills) for part in range(3))
         wrong, refused = (sum(pair == end for pair in pairs) for end in (0, 2))
         faults += (len(kills) - same) + stale + alive + wrong
-        rows.append(
-            (
-                name,
-                f"{took:.1f} s",
-                f"{same} of {len(kills)}",
-                str(stale),
-                str(alive),
-                f"{len(pairs) - wrong} of {len(pairs)}",
-                str(refused),
-            )
+        row = (
+            name,
+            f"{took:.1f} s",
+            f"{same} of {len(kills)}",
+            str(stale),
+            str(alive),
+            f"{len(pairs) - wrong} of {len(pairs)}",
+            str(refused),
         )
+        say(f"  {', '.join(row)}")  # the table comes after an hour
+        rows.append(row)
     head = (
         "command",
         "takes",

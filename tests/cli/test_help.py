@@ -15,7 +15,7 @@ def test_help_tells_each_flag_once(capsys: pytest.CaptureFixture[str], name: str
     assert not stop.value.code
     text = capsys.readouterr().out.partition("options ")[2]  # below what the command is for
     flags = re.findall(r"^[^-\n]{0,2}(--?[a-z_]+)", text, re.MULTILINE)
-    assert len(flags) > 2
+    assert len(flags) > 2 or name == "validate"  # whose one argument is a folder
     assert len(flags) == len(set(flags))
     assert "--no_no_" not in text
     assert " settings options" not in text

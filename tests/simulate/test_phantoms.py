@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from lightsheet.simulate.envelopes import make_envelope, packed_points
 from lightsheet.simulate.membranes import _sampled_sigma, _two_nearest
-from lightsheet.simulate.nuclei import Body, _bodies, _render
+from lightsheet.simulate.nuclei import Body, _bodies, render
 from lightsheet.simulate.phantoms import make_phantom
 from lightsheet.simulate.presets import PRESETS
 
@@ -69,7 +69,10 @@ def test_a_body_has_its_ellipsoid_s_volume_whatever_its_turn():
     radii = np.array([6.0, 4.0, 5.0])
     body = Body(np.array([20.0, 20, 20]), radii, Rotation.random(rng=rng(2)).as_matrix(), 1.0, 0.0)
     density, labels = np.zeros((40, 80, 80), np.float32), np.zeros((40, 80, 80), np.uint32)
-    assert _render(body, density, labels, 7, np.zeros((4, 4, 4), np.float32), rng(), (1.0, 0.5, 0.5)) == 1
+    assert (
+        render(body, density, labels, 7, np.zeros((4, 4, 4), np.float32), np.zeros(3, int), (1.0, 0.5, 0.5))
+        == 1
+    )
     assert np.unique(labels).tolist() == [0, 7]
     assert (labels > 0).sum() * 0.25 == pytest.approx(4 / 3 * np.pi * radii.prod(), rel=0.02)
     assert density.sum() * 0.25 / 0.85 == pytest.approx(4 / 3 * np.pi * radii.prod(), rel=0.04)

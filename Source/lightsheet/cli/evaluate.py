@@ -24,6 +24,9 @@ class EvaluateSettings:
     view) and image_1_nucleus_fused.tif. View and fused may lie in one folder. TIFF, converted H5 and
     OME-Zarr are read, in memory that does not grow with the depth of a volume. Written to --out: scores.csv
     (a line per image and method), summary.csv, scores.json and report.html, one file with all pictures.
+
+    With --ctc the predictions are masks with tracks, 01_RES, scored by the measures of the Cell Tracking
+    Challenge: SEG, DET, TRA, LNK, CT, TF, BC(i), CHOTA, divisions; of whole sequences, each for itself.
     """
 
     prediction: Path
@@ -32,6 +35,8 @@ class EvaluateSettings:
     """fused volumes: folder, file or glob"""
     view: Path | None = None
     """views: folder, file or glob; may be the same as --fused"""
+    ctc: Path | None = None
+    """truth of cells and tracks instead: 01_GT for a --prediction 01_RES, or folders that hold such"""
     csv: Path | None = None
     """list with lines 'view;fused' instead of --fused and --view"""
     data_root: Path = Path()
@@ -54,10 +59,36 @@ def run(settings: EvaluateSettings) -> int:
     from lightsheet.core.files import made_alone  # not for --help
     from lightsheet.core.locks import sweep_folder
 
+    if settings.ctc is not None:
+        return _score_cells(settings, settings.ctc)
     # The files of a report belong together: one run at a time makes them.
     with made_alone(settings.out / "scores.json"):
         sweep_folder(settings.out)
         return _run(settings)
+
+
+def _score_cells(settings: EvaluateSettings, truth: Path) -> int:
+    """Score sequences of masks with tracks; 1 if some could not be scored."""
+    from lightsheet.evaluate.cells.ctc import (
+        lines_of_scores,
+        score_sequence,
+        sequences_in,
+        table_of_scores,
+    )  # not for --help
+    from lightsheet.evaluate.table import write_csv
+
+    failures: list[str] = []
+    scores = []
+    for true, found in sequences_in(truth, settings.prediction):
+        with going_on(failures, str(found)):
+            scores.append(score_sequence(true, found))
+    if not scores:
+        raise SettingsError(
+            f"--prediction {settings.prediction}: expected a sequence that can be scored, got none (above)"
+        )
+    write_csv(settings.out / "cells.csv", lines_of_scores(scores))
+    sys.stdout.write(f"{table_of_scores(scores)}\nall scores: {settings.out / 'cells.csv'}\n")
+    return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
 def _run(settings: EvaluateSettings) -> int:

@@ -17,6 +17,12 @@ network output               C Z Y X  float32   maps, as the model folder names 
 written result               Z Y X    uint16 or intensity in the view's units, same shape and voxel size:
                                       real      counts of 16 bits stay such, all else is float32, or float64
                                                 where that would merge it (`volumes.result_types`)
+label image                  Z Y X    uint16 or number of the object that a voxel belongs to, 0 for none; of
+                                      uint32    tracks the same in all frames. One plane (Y X) is Z = 1
+lineage                      N        tables    cells at time points: id, frame from 0, place (z, y, x) in
+                                                micrometres, radius, row of the parent (`volumes.tracks`)
+tracks                       N        text      label, first and last frame, both counted, parent's label or 0
+state of a cell              N        word      stable, mitotic, new daughter or dying (`simulate.movies`)
 ===========================  =======  ========  =====================================================
 
 Beyond its last voxels, up to what a network's stride asks for, a volume is mirrored without repeating the

@@ -36,6 +36,10 @@ class SplitError(LightsheetError, ValueError):
     """A CSV list that can't be used, with its line number, or splits that leak."""
 
 
+class LineageError(LightsheetError, ValueError):
+    """Tracks or lineages that can't be: a parent after its child, an id twice, a label in no track."""
+
+
 class SettingsError(LightsheetError, ValueError):
     """Settings that contradict each other or the data."""
 

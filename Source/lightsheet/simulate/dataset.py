@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from lightsheet.core.axes import CHANNELS, HIGHEST_COUNT, ZYX, Channel, Floats, SpacingUm
 from lightsheet.core.errors import VolumeError
 from lightsheet.simulate.fusion import ContentFusion
-from lightsheet.simulate.grids import Labels
 from lightsheet.simulate.optics import Optics, draw_views
 from lightsheet.simulate.phantoms import make_phantom
 from lightsheet.simulate.presets import (
@@ -22,6 +21,7 @@ from lightsheet.simulate.presets import (
 )
 from lightsheet.simulate.tissue import Tissue, tissue_of_envelope, tissue_of_volume
 from lightsheet.simulate.views import degrade, to_counts
+from lightsheet.volumes.labels import Labels
 
 PHANTOM = "simulated specimen seen by the forward model"
 FROM_REAL = "view made from a real stack by the forward model"

@@ -18,6 +18,7 @@ from lightsheet.simulate.grids import (
 from lightsheet.simulate.presets import Shape
 
 COARSE_UM = 2.5
+FINE_UM = 0.8
 ROUNDS_OF_DARTS = 16
 STEPS_APART = 12
 Points = NDArray[np.float64]
@@ -76,6 +77,19 @@ def make_envelope(rng: np.random.Generator, form: Shape, shape: ZYX, spacing_um:
     distance -= ndimage.distance_transform_edt(~inside, sampling=step)
     distance = ndimage.gaussian_filter(distance, 0.8)
     return Envelope(distance.astype(np.float32), factors, shape, spacing_um)
+
+
+def whole_field(shape: ZYX, spacing_um: SpacingUm) -> Envelope:
+    """Outline that fills the field, for cells that do not make up a specimen."""
+    factors = coarse_factors(spacing_um, FINE_UM)
+    step = coarse_spacing(spacing_um, factors)
+    grid = coarse_shape(shape, factors)
+    depth = np.full(grid, np.inf)
+    for axis, (size, length) in enumerate(zip(grid, step, strict=True)):
+        along = (np.arange(size) + 0.5) * length
+        to_border = np.minimum(along, shape[axis] * spacing_um[axis] - along)
+        depth = np.minimum(depth, to_border.reshape([-1 if k == axis else 1 for k in range(3)]))
+    return Envelope(depth.astype(np.float32), factors, shape, spacing_um)
 
 
 def _ellipsoid(rng: np.random.Generator, q: tuple[Points, Points, Points]) -> Points:

@@ -8,14 +8,8 @@ from scipy import ndimage
 
 from lightsheet.core.axes import ZYX, Floats, SpacingUm
 
-Labels = NDArray[np.uint16 | np.uint32]
 SMALLEST_SIGMA = 0.15
 """Gaussians narrower than this (voxels) change nothing worth the time."""
-
-
-def label_type(count: int) -> type[np.uint16] | type[np.uint32]:
-    """Smallest type of label images that holds ``count`` labels."""
-    return np.uint16 if count < 2**16 else np.uint32
 
 
 def coarse_factors(spacing_um: SpacingUm, target_um: float) -> ZYX:

@@ -6,14 +6,13 @@ from numpy.typing import NDArray
 from lightsheet.core.axes import Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
 from lightsheet.simulate.grids import (
-    Labels,
     coarse_factors,
     coarse_shape,
     coarse_spacing,
-    label_type,
     smooth_noise,
     upsample,
 )
+from lightsheet.volumes.labels import Labels, label_type
 
 MEMBRANE_SIGMA_UM = 0.3
 REACH_IN_CELLS = 1.5

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from lightsheet.core.axes import Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
-from lightsheet.simulate.grids import Labels, label_type, smooth_noise
+from lightsheet.simulate.grids import smooth_noise
+from lightsheet.volumes.labels import Labels, label_type
 
 MITOTIC_FRACTION = 0.08
 EDGE_UM = 0.35
@@ -56,12 +58,13 @@ def nuclei(
     apart = diameter_um * rng.uniform(1.02, 1.25)
     centres = packed_points(rng, envelope, apart, (0.55 * diameter_um, shell_um))
     bodies = _bodies(rng, centres, diameter_um)
-    texture = _chromatin(rng, envelope.spacing_um)
+    texture = chromatin(rng, envelope.spacing_um)
     density = np.zeros(envelope.shape_zyx, np.float32)
     labels = np.zeros(envelope.shape_zyx, label_type(len(bodies)))
     count = 0
     for body in bodies:
-        count += _render(body, density, labels, count + 1, texture, rng, envelope.spacing_um)
+        offset = rng.integers(0, texture.shape)
+        count += render(body, density, labels, count + 1, texture, offset, envelope.spacing_um)
     return density, labels
 
 
@@ -91,7 +94,7 @@ def _bodies(rng: np.random.Generator, centres: Points, diameter_um: float) -> li
     return bodies
 
 
-def _chromatin(rng: np.random.Generator, spacing_um: SpacingUm) -> Floats:
+def chromatin(rng: np.random.Generator, spacing_um: SpacingUm) -> Floats:
     """Draw a periodic tile of texture: fine clumps and a few dark nucleoli, around 0."""
     size = tuple(int(np.clip(np.ceil(TILE_UM / step), 8, LARGEST_TILE)) for step in spacing_um)
     shape = (size[0], size[1], size[2])
@@ -100,18 +103,23 @@ def _chromatin(rng: np.random.Generator, spacing_um: SpacingUm) -> Floats:
     return np.asarray(clumps - 2.2 * np.clip(nucleoli - 1.3, 0, 1), dtype=np.float32)
 
 
-def _render(
+def render(
     body: Body,
     density: Floats,
     labels: Labels,
     label: int,
     texture: Floats,
-    rng: np.random.Generator,
+    offset: NDArray[np.int64],
     spacing_um: SpacingUm,
 ) -> int:
-    """Draw one body into ``density`` and ``labels``; return 1, or 0 when it covers no voxel."""
+    """Draw one body into ``density`` and ``labels``; return 1, or 0 when it covers no voxel.
+
+    Parameters
+    ----------
+    texture : periodic tile (Z, Y, X)
+    offset : (3,) voxel of the tile at the volume's corner
+    """
     spacing = np.array(spacing_um)
-    offset = rng.integers(0, texture.shape)
     reach = np.sqrt((body.turn**2) @ (body.radii_um**2)) + EDGE_UM
     low = np.maximum(np.floor((body.centre_um - reach) / spacing - 0.5), 0).astype(int)
     high = np.minimum(np.ceil((body.centre_um + reach) / spacing + 0.5), density.shape).astype(int)

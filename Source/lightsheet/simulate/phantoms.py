@@ -8,7 +8,6 @@ import numpy as np
 from lightsheet.core.axes import ZYX, Channel, Floats, SpacingUm
 from lightsheet.simulate.envelopes import Envelope, make_envelope
 from lightsheet.simulate.grids import (
-    Labels,
     coarse_shape,
     coarse_spacing,
     smooth_noise,
@@ -17,6 +16,7 @@ from lightsheet.simulate.grids import (
 from lightsheet.simulate.membranes import membranes
 from lightsheet.simulate.nuclei import nuclei
 from lightsheet.simulate.presets import Preset
+from lightsheet.volumes.labels import Labels
 
 CELL_PER_NUCLEUS = 1.45
 CAVITY_CHANCE = 0.5

@@ -27,7 +27,7 @@ from lightsheet.volumes.tiff.layout import DTYPES, Planes, choose, images_of
 from lightsheet.volumes.tiff.metadata import channel_names, facts_of, frame_seconds, shaped_keys
 from lightsheet.volumes.tiff.walk import Chain, Page, walk
 
-__all__ = ["DTYPES", "is_single_plane", "open_tiff"]
+__all__ = ["DTYPES", "is_single_plane", "open_tiff", "read_plane"]
 
 # Of tifffile's readers for vendors' formats only these are asked; the others are for slides and photographs,
 # read further files or parse XML. OME-XML is read by ours.
@@ -83,21 +83,32 @@ def open_tiff(path: Path, overrides: Overrides) -> LazyVolume:
 
 def is_single_plane(path: Path) -> bool:
     """Whether a TIFF is one plane of numbers that can be decoded and whose metadata promise no more."""
-    source = str(path)
     try:
-        chain = walk(path)
-        kind = chain.pages[0]
-        with _opened(path, chain) as (tif, _):
-            image = images_of(tif, chain, path)[0]
-            if len(chain.pages) != 1 or kind.depth != 1 or math.prod(image.sizes) != 1:
-                return False
-            check_sizes(source, (1, image.length, image.width), image.dtype, chain.size)
-            check_codec(kind.compression, source)
-            check_segments(tif, tif.pages[0], kind, source)
-            tif.pages[0].asarray()
+        read_plane(path)
     except LightsheetError:  # what is wrong with it is told where it is opened as a volume
         return False
     return True
+
+
+def read_plane(path: Path) -> NDArray[Any]:
+    """Read a TIFF that is one plane of numbers, as (1, Y, X).
+
+    Raises
+    ------
+    VolumeError
+        When it is no TIFF, is damaged, or holds or promises more than one plane.
+    """
+    source = str(path)
+    chain = walk(path)
+    kind = chain.pages[0]
+    with _opened(path, chain) as (tif, _):
+        image = images_of(tif, chain, path)[0]
+        if len(chain.pages) != 1 or kind.depth != 1 or math.prod(image.sizes) != 1:
+            raise VolumeError(f"{source}: expected one plane, got {len(chain.pages)} pages of {image.sizes}")
+        check_sizes(source, (1, image.length, image.width), image.dtype, chain.size)
+        check_codec(kind.compression, source)
+        check_segments(tif, tif.pages[0], kind, source)
+        return np.asarray(tif.pages[0].asarray()).reshape(1, image.length, image.width)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Scores of cells: objects in masks, links and divisions."""

@@ -1,0 +1,178 @@
+"""Track a movie: find its cells, link them, write masks with the numbers of tracks, and tables."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightsheet import __version__
+from lightsheet.core.axes import SpacingUm
+from lightsheet.core.errors import OutputError
+from lightsheet.core.files import content_hash, explained, made_alone, settings_hash, written_beside
+from lightsheet.core.progress import LOG, track
+from lightsheet.track.link import linked
+from lightsheet.track.objects import FoundCells, cells_of
+from lightsheet.track.settings import LinkSettings
+from lightsheet.track.sources import MaskFrames, is_table, masks_in, read_places
+from lightsheet.volumes.info import Overrides
+from lightsheet.volumes.labels import HIGHEST_16_BIT, read_labels, renumbered, write_labels
+from lightsheet.volumes.tracks.ctc import MASKS, TABLES, digits_for, frame_name, write_tracks
+from lightsheet.volumes.tracks.geff_files import write_geff
+from lightsheet.volumes.tracks.lineage import Integers, Lineage, tracks_of
+from lightsheet.volumes.tracks.tables import write_table
+
+CELLS, GRAPH, RECORD = "cells.csv", "lineage.geff", "tracking.json"
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What became of a movie.
+
+    Attributes
+    ----------
+    output : folder of the results
+    kept : it was there already, made of the same input by the same settings
+    frames, cells, tracks, divisions : how many there are
+    gaps : steps over frames in which a cell was missing
+    """
+
+    output: Path
+    kept: bool
+    frames: int
+    cells: int
+    tracks: int
+    divisions: int
+    gaps: int
+
+
+def track_movie(
+    where: Path, output: Path, settings: LinkSettings, given: Overrides, *, flat: bool = False
+) -> Tracked:
+    """Track a movie and write a folder of results, whole or not at all.
+
+    It holds res_track.txt, cells.csv, lineage.geff and tracking.json; of masks also mask000.tif and so on,
+    the same voxels with the numbers of the tracks, as the Cell Tracking Challenge has them.
+
+    Parameters
+    ----------
+    where : folder of masks, file of masks, or table of places (CSV, GEFF)
+    output : folder of the results, such as 01_RES
+    settings : how
+    given : voxel size and what else files do not say
+    flat : the planes of one file are frames of a movie in 2D
+
+    Raises
+    ------
+    NotFoundError, LineageError, VolumeError, MetadataError
+        When the input can't be used.
+    OutputError, BusyError
+        When the results can't be written, or another run writes them.
+    """
+    settings.check()
+    masks = None if is_table(where) else masks_in(where, given, flat=flat)
+    key = settings_hash(
+        {"of": _content(where, masks), "given": asdict(given), "flat": flat, "how": asdict(settings)}
+    )
+    with made_alone(output):
+        done = _done_before(output, key)
+        if done is not None:
+            return done
+        if masks is None:
+            cells, found = read_places(where, given.spacing_um), None
+        else:
+            found = cells_of(masks, given.spacing_um)
+            cells = found.cells
+        lineage = linked(cells, settings)
+        return _written(output, key, lineage, masks, found, given.spacing_um)
+
+
+def _content(where: Path, masks: MaskFrames | None) -> str:
+    """Hash of all that is read."""
+    if masks is None:
+        return content_hash(where)
+    return settings_hash({str(path.name): content_hash(path) for path, _ in masks.sources})
+
+
+def _done_before(output: Path, key: str) -> Tracked | None:
+    """Return what an earlier run made of the same, if all of it is there."""
+    try:
+        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        numbers = record["found"]
+        whole = record["key"] == key and all((output / name).exists() for name in record["files"])
+        return Tracked(output, True, **numbers) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _written(
+    output: Path,
+    key: str,
+    lineage: Lineage,
+    masks: MaskFrames | None,
+    found: FoundCells | None,
+    spacing_um: SpacingUm | None,
+) -> Tracked:
+    """Write the folder."""
+    if len(lineage.frames) < 2:
+        LOG.warning("%s: all cells are in one frame; there is nothing to link", output)
+    number, tracks = tracks_of(lineage)
+    step = found.spacing_um if found is not None else spacing_um
+    frames = found.frames if found is not None else len(lineage.frames)
+    before, after = lineage.edges.T
+    gaps = int((lineage.times[after] - lineage.times[before] > 1).sum())
+    counts = {
+        "frames": frames,
+        "cells": len(lineage),
+        "tracks": len(tracks),
+        "divisions": len(lineage.divisions),
+        "gaps": gaps,
+    }
+    if output.exists() and not (output / RECORD).is_file() and any(output.iterdir()):
+        raise OutputError(f"{output}: expected a new folder or one of an earlier run, got one of other files")
+    with written_beside(output) as partial, explained(output):
+        partial.mkdir()
+        write_tracks(partial / TABLES[MASKS], tracks)
+        write_table(partial / CELLS, lineage, number, step)
+        write_geff(partial / GRAPH, lineage, number, step)
+        if masks is not None and found is not None:
+            _write_masks(partial, masks, found, lineage, number)
+        files = sorted(path.name for path in partial.iterdir())
+        record: dict[str, Any] = {
+            "key": key,
+            "software": f"lightsheet {__version__}",
+            "found": counts,
+            "spacing_um": step,
+            "files": files,
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return Tracked(output, False, **counts)
+
+
+def _write_masks(
+    folder: Path, masks: MaskFrames, found: FoundCells, lineage: Lineage, number: Integers
+) -> None:
+    """Write the masks with the numbers of tracks in place of the labels, and compare."""
+    if number.max() > HIGHEST_16_BIT:
+        LOG.warning("%d tracks: masks are written with 32 bits, which the challenge refuses", number.max())
+    digits = digits_for(found.frames)
+    label_of = found.labels[lineage.ids - 1]
+    for frame, (mask, _) in enumerate(track(masks.read(), "masks written", found.frames)):
+        rows = np.flatnonzero(lineage.times == frame)
+        table = np.zeros(int(mask.max(initial=0)) + 1, np.int64)
+        table[label_of[rows]] = number[rows]
+        path = folder / frame_name(MASKS, frame, digits)
+        new = renumbered(mask, table)
+        write_labels(path, new, found.spacing_um, {"lightsheet": "tracks"})
+        again, _ = read_labels(path, Overrides(spacing_um=found.spacing_um))
+        if not np.array_equal(again, new) or not np.array_equal(new > 0, mask > 0):
+            raise OutputError(f"{path}: expected to read back what was written, got a difference")
+
+
+def summary(done: Tracked) -> str:
+    """Tell in a line what became of a movie."""
+    return (
+        f"{done.cells} cells in {done.frames} frames, {done.tracks} tracks, {done.divisions} divisions, "
+        f"{done.gaps} gaps closed"
+    )

@@ -1,0 +1,124 @@
+"""What is to be tracked: frames of masks in a folder or one file, or a table of places."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightsheet.core.axes import SpacingUm
+from lightsheet.core.errors import LineageError, NotFoundError, VolumeError
+from lightsheet.volumes.info import Overrides
+from lightsheet.volumes.labels import Labels, read_labels
+from lightsheet.volumes.reading import TIFF_SUFFIXES, each_frame, read_info
+from lightsheet.volumes.tracks.geff_files import SUFFIX, read_geff
+from lightsheet.volumes.tracks.lineage import Lineage
+from lightsheet.volumes.tracks.tables import read_table
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)$")
+
+
+@dataclass(frozen=True)
+class MaskFrames:
+    """Masks of the frames of a movie, read one at a time.
+
+    Attributes
+    ----------
+    sources : file of each frame, and what to read of it
+    source : where they are from, for messages
+    planes : the one source is a movie of planes: each is a frame of its own
+    """
+
+    sources: Sequence[tuple[Path, Overrides]]
+    source: str
+    planes: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self.planes or len(self.sources)
+
+    def read(self) -> Iterator[tuple[Labels, SpacingUm | None]]:
+        """Yield the masks (Z, Y, X) and voxel size of each frame.
+
+        Raises
+        ------
+        VolumeError
+            When a frame is no mask, or has another shape than the first.
+        """
+        shape = None
+        for path, given in self.sources:
+            labels, spacing_um = read_labels(path, given)
+            if self.planes:
+                yield from ((plane[None], spacing_um) for plane in labels)
+                return
+            shape = shape or labels.shape
+            if labels.shape != shape:
+                raise VolumeError(
+                    f"{path}: expected {' x '.join(map(str, shape))} voxels as in the first frame, "
+                    f"got {' x '.join(map(str, labels.shape))}"
+                )
+            yield labels, spacing_um
+
+
+def masks_in(where: Path, given: Overrides, *, flat: bool = False) -> MaskFrames:
+    """Find the masks of a movie: a folder with a numbered file for each frame, or one file of several.
+
+    Parameters
+    ----------
+    flat : the planes of one file are frames of a movie in 2D
+
+    Raises
+    ------
+    NotFoundError
+        When there is nothing of that kind.
+    LineageError
+        When frames are missing, or the folder holds files of several kinds.
+    """
+    if where.is_dir() and where.suffix.lower() != ".zarr":
+        return MaskFrames([(path, given) for path in _numbered_in(where)], str(where))
+    if not where.exists():
+        raise NotFoundError(f"{where}: expected a folder of masks, a file of them, or a table, got nothing")
+    frames = each_frame(where, given)
+    if flat and len(frames) == 1:
+        return MaskFrames([(where, frames[0])], str(where), read_info(where, frames[0]).shape_zyx[0])
+    return MaskFrames([(where, frame) for frame in frames], str(where))
+
+
+def _numbered_in(folder: Path) -> list[Path]:
+    """Files of a folder whose names differ in a number at their end only, in its order."""
+    kinds: dict[str, dict[int, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = _NUMBERED.fullmatch(path.stem)
+        if path.suffix.lower() in TIFF_SUFFIXES and match is not None and not path.name.startswith("."):
+            kinds.setdefault(match["name"], {})[int(match["number"])] = path
+    if not kinds:
+        raise NotFoundError(
+            f"{folder}: expected masks, numbered by frame (mask000.tif and so on), got a folder without any"
+        )
+    if len(kinds) > 1:
+        names = ", ".join(f"{name}*" for name in sorted(kinds))
+        raise LineageError(f"{folder}: expected masks of one movie, got {names}; give a folder for each")
+    (found,) = kinds.values()
+    missing = sorted(set(range(min(found), max(found) + 1)) - set(found))
+    if missing:
+        raise LineageError(
+            f"{folder}: expected a mask of each frame from {min(found)} to {max(found)}, "
+            f"{', '.join(map(str, missing[:5]))} are missing"
+        )
+    return [found[number] for number in sorted(found)]
+
+
+def is_table(where: Path) -> bool:
+    """Whether the name is that of a table of places, or of a GEFF."""
+    return where.suffix.lower() in (*TABLE_SUFFIXES, SUFFIX)
+
+
+def read_places(where: Path, spacing_um: SpacingUm | None) -> Lineage:
+    """Read a table of places, or a GEFF.
+
+    Raises
+    ------
+    NotFoundError, LineageError
+        As `read_table` and `read_geff`.
+    """
+    return read_geff(where) if where.suffix.lower() == SUFFIX else read_table(where, spacing_um)
