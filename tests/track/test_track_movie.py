@@ -7,16 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageSequence
 
+from lightsheet.cli.evaluate import main as evaluate
 from lightsheet.cli.track import main
 from lightsheet.evaluate.cells.ctc import score_sequence
 from lightsheet.simulate.movies.folder import make_movie, movie_job
 from lightsheet.simulate.movies.specimen import Life
+from lightsheet.track.figures import places_in_tree
+from lightsheet.track.link import linked
 from lightsheet.track.objects import objects_of
+from lightsheet.track.settings import LinkSettings
 from lightsheet.volumes.labels import read_labels
+from lightsheet.volumes.tracks.lineage import Lineage, Track
 from lightsheet.volumes.tracks.tables import read_table, write_table
 from lightsheet.volumes.tracks.validate import breaches
-from tracks_data import boxes, cells
+from tracks_data import boxes, cells, sequence
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +39,27 @@ def test_objects_have_centre_and_size() -> None:
     assert found.labels.tolist() == [1, 9]
     assert found.centres.tolist() == [[2.5, 3.5, 3.5], [2.5, 3.5, 21.5]]
     assert found.voxels.tolist() == [64, 64]
+
+
+def test_a_tree_puts_mothers_between_their_daughters() -> None:
+    tracks = [Track(1, 0, 2), Track(2, 0, 9), Track(3, 3, 5, 1), Track(4, 3, 9, 1), Track(5, 6, 9, 3)]
+    assert places_in_tree(tracks) == {5: 0.0, 3: 0.0, 4: 1.0, 1: 0.5, 2: 2.0}
+
+
+def test_an_input_that_changes_meanwhile_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "cells.csv"
+    write_table(source, cells())
+
+    def linked_slowly(found: Lineage, settings: LinkSettings) -> Lineage:
+        source.write_text(source.read_text() + "999,9,1,1,1,1,1,1,1,-1,0,1\n")
+        return linked(found, settings)
+
+    monkeypatch.setattr("lightsheet.track.predict.linked", linked_slowly)
+    assert main([str(source), str(tmp_path / "out")]) == 2
+    assert "written to while it was read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_far_apart_cost_no_memory() -> None:
@@ -52,7 +79,11 @@ def test_a_movie_is_tracked(movie: Path, tmp_path: Path) -> None:
         mask, _ = read_labels(path)
         numbers = np.concatenate(([0], 1 + rng.permutation(int(mask.max()))))
         tifffile.imwrite(shuffled / path.name, numbers[mask].astype(np.uint16), photometric="minisblack")
-    assert main([str(shuffled), str(out), "--spacing_um", "0.4,0.25,0.25"]) == 0
+    assert main([str(shuffled), str(out), "--spacing_um", "0.4,0.25,0.25", "--view"]) == 0
+    with Image.open(out / "tracks.gif") as movie_file:
+        assert sum(1 for _ in ImageSequence.Iterator(movie_file)) == 14
+        assert movie_file.size == (480, 480)
+    assert (out / "lineage.png").stat().st_size > 5000
     for path in sorted(out.glob("mask*.tif")):
         before, _ = read_labels(shuffled / path.name.replace("mask", "man_seg"))
         after, _ = read_labels(path)
@@ -109,6 +140,29 @@ def test_movies_that_cannot_be_used(
     assert main([str(folder), str(tmp_path / "out"), "--spacing_um", "1,1,1"]) == 2
     assert re.search(told, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
+
+
+def test_places_are_scored_by_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(tmp_path / "cells.csv", cells())
+    main([str(tmp_path / "cells.csv"), str(tmp_path / "out")])
+    capsys.readouterr()
+    words = ["--prediction", str(tmp_path / "out" / "cells.csv"), "--lineage", str(tmp_path / "cells.csv")]
+    assert evaluate([*words, "--out", str(tmp_path / "report")]) == 0
+    told = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert told["link_F1"] == told["division_F1"] == "1.0000"
+    assert told["false_divisions_per_1000_links"] == "0.0000"
+    geff = ["--prediction", str(tmp_path / "out" / "lineage.geff"), *words[2:]]
+    assert evaluate([*geff, "--out", str(tmp_path / "report"), "--match_um", "0"]) == 2
+    assert "--match_um: expected a length above 0" in capsys.readouterr().err
+
+
+def test_sequences_are_scored_by_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequence(tmp_path)
+    words = ["--prediction", str(tmp_path), "--ctc", str(tmp_path), "--out", str(tmp_path / "report")]
+    assert evaluate(words) == 0
+    head, line = capsys.readouterr().out.splitlines()[:2]
+    assert dict(zip(head.split(), line.split(), strict=True))["TRA"] == "1.0000"
+    assert "01_RES" in (tmp_path / "report" / "cells.csv").read_text()
 
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,12 @@ def test_what_is_no_label_is_refused() -> None:
         as_labels(np.array([[[-1, 2]]]), "a")
     with pytest.raises(VolumeError, match="broken ones; is it an image"):
         as_labels(np.array([[[0.5, 2]]]), "a")
-    np.testing.assert_array_equal(renumbered(boxes((3, 2)), np.array([0, 0, 0, 9])), boxes((9, 2)))
+    np.testing.assert_array_equal(renumbered(boxes((3, 2)), np.array([3]), np.array([9])), boxes((9, 2)))
+    sparse = boxes((1, 2), (2, 20)).astype(np.uint32)
+    sparse[sparse == 2] = 4_000_000_000
+    new = renumbered(sparse, np.array([4_000_000_000, 1]), np.array([7, 70_000]))
+    assert np.unique(new).tolist() == [0, 7, 70_000]
+    np.testing.assert_array_equal(new == 7, sparse == 4_000_000_000)
 
 
 def test_a_right_folder_breaks_no_rule(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ class EvaluateSettings:
     (a line per image and method), summary.csv, scores.json and report.html, one file with all pictures.
 
     With --ctc the predictions are masks with tracks, 01_RES, scored by the measures of the Cell Tracking
-    Challenge: SEG, DET, TRA, LNK, CT, TF, BC(i), CHOTA, divisions; of whole sequences, each for itself.
+    Challenge: SEG, DET, TRA, LNK, CT, TF, BC(i), CHOTA, divisions; of whole sequences, each for itself. With
+    --lineage they are places with parents, CSV or GEFF, as track_script.py writes them.
     """
 
     prediction: Path
@@ -37,6 +38,12 @@ class EvaluateSettings:
     """views: folder, file or glob; may be the same as --fused"""
     ctc: Path | None = None
     """truth of cells and tracks instead: 01_GT for a --prediction 01_RES, or folders that hold such"""
+    lineage: Path | None = None
+    """true places instead, CSV or GEFF, for a --prediction of places: links and divisions are scored"""
+    match_um: float = 7.0
+    """with --lineage: farthest place of a found cell from the true one, micrometres"""
+    sparse: bool = False
+    """with --lineage: only some cells are annotated, others are not counted as wrong"""
     csv: Path | None = None
     """list with lines 'view;fused' instead of --fused and --view"""
     data_root: Path = Path()
@@ -61,6 +68,8 @@ def run(settings: EvaluateSettings) -> int:
 
     if settings.ctc is not None:
         return _score_cells(settings, settings.ctc)
+    if settings.lineage is not None:
+        return _score_places(settings, settings.lineage)
     # The files of a report belong together: one run at a time makes them.
     with made_alone(settings.out / "scores.json"):
         sweep_folder(settings.out)
@@ -89,6 +98,22 @@ def _score_cells(settings: EvaluateSettings, truth: Path) -> int:
     write_csv(settings.out / "cells.csv", lines_of_scores(scores))
     sys.stdout.write(f"{table_of_scores(scores)}\nall scores: {settings.out / 'cells.csv'}\n")
     return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def _score_places(settings: EvaluateSettings, truth: Path) -> int:
+    """Score a lineage of places."""
+    from lightsheet.evaluate.cells.lineages import score_lineage  # not for --help
+    from lightsheet.evaluate.table import write_csv
+    from lightsheet.volumes.tracks.places import read_places
+
+    if not settings.match_um > 0:
+        raise SettingsError(f"--match_um: expected a length above 0, got {settings.match_um:g}")
+    true, found = (read_places(path, settings.spacing_um) for path in (truth, settings.prediction))
+    values = score_lineage(true, found, match_um=settings.match_um, frames=1, sparse=settings.sparse).values
+    write_csv(settings.out / "lineage.csv", [{"prediction": str(settings.prediction), **values}])
+    width = max(map(len, values))
+    sys.stdout.write("".join(f"{name:<{width}}  {value:.4f}\n" for name, value in values.items()))
+    return EXIT_OK
 
 
 def _run(settings: EvaluateSettings) -> int:

@@ -36,6 +36,8 @@ class TrackCommand:
     """voxel size Z,Y,X in micrometres, if the files do not say or are wrong"""
     flat: bool = False
     """the planes of one file are the frames of a movie in 2D"""
+    view: bool = False
+    """write pictures, too: lineage.png, the tree of all lineages, and tracks.gif, an animation"""
     select: Selection = field(default_factory=Selection)
 
 
@@ -44,7 +46,9 @@ def run(command: TrackCommand) -> int:
     from lightsheet.track.predict import summary, track_movie  # not for --help
 
     given = Overrides(command.spacing_um, select=command.select)
-    done = track_movie(command.input, command.output, command.linking, given, flat=command.flat)
+    done = track_movie(
+        command.input, command.output, command.linking, given, flat=command.flat, view=command.view
+    )
     LOG.info("%s: %s%s", done.output, summary(done), "; done before, kept" if done.kept else "")
     return EXIT_OK
 

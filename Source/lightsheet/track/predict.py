@@ -1,6 +1,7 @@
 """Track a movie: find its cells, link them, write masks with the numbers of tracks, and tables."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,24 @@ import numpy as np
 
 from lightsheet import __version__
 from lightsheet.core.axes import SpacingUm
-from lightsheet.core.errors import OutputError
+from lightsheet.core.errors import ChangedError, OutputError
 from lightsheet.core.files import content_hash, explained, made_alone, settings_hash, written_beside
 from lightsheet.core.progress import LOG, track
+from lightsheet.track.figures import Picture, animate, draw_tree, picture_of_mask, picture_of_places
 from lightsheet.track.link import linked
 from lightsheet.track.objects import FoundCells, cells_of
 from lightsheet.track.settings import LinkSettings
-from lightsheet.track.sources import MaskFrames, is_table, masks_in, read_places
+from lightsheet.track.sources import MaskFrames, masks_in
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import HIGHEST_16_BIT, read_labels, renumbered, write_labels
 from lightsheet.volumes.tracks.ctc import MASKS, TABLES, digits_for, frame_name, write_tracks
 from lightsheet.volumes.tracks.geff_files import write_geff
 from lightsheet.volumes.tracks.lineage import Integers, Lineage, tracks_of
+from lightsheet.volumes.tracks.places import is_table, read_places
 from lightsheet.volumes.tracks.tables import write_table
 
 CELLS, GRAPH, RECORD = "cells.csv", "lineage.geff", "tracking.json"
+TREE, MOVIE = "lineage.png", "tracks.gif"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,13 @@ class Tracked:
 
 
 def track_movie(
-    where: Path, output: Path, settings: LinkSettings, given: Overrides, *, flat: bool = False
+    where: Path,
+    output: Path,
+    settings: LinkSettings,
+    given: Overrides,
+    *,
+    flat: bool = False,
+    view: bool = False,
 ) -> Tracked:
     """Track a movie and write a folder of results, whole or not at all.
 
@@ -62,6 +72,7 @@ def track_movie(
     settings : how
     given : voxel size and what else files do not say
     flat : the planes of one file are frames of a movie in 2D
+    view : write pictures, lineage.png and tracks.gif, too
 
     Raises
     ------
@@ -72,20 +83,28 @@ def track_movie(
     """
     settings.check()
     masks = None if is_table(where) else masks_in(where, given, flat=flat)
-    key = settings_hash(
-        {"of": _content(where, masks), "given": asdict(given), "flat": flat, "how": asdict(settings)}
-    )
+    content = _content(where, masks)
+    asked = {"given": asdict(given), "flat": flat, "view": view, "how": asdict(settings)}
+    key = settings_hash({"of": content, **asked})
     with made_alone(output):
         done = _done_before(output, key)
         if done is not None:
             return done
+        if output.exists() and not (output / RECORD).is_file() and any(output.iterdir()):
+            raise OutputError(
+                f"{output}: expected a new folder or one of an earlier run, got one of other files"
+            )
         if masks is None:
             cells, found = read_places(where, given.spacing_um), None
         else:
             found = cells_of(masks, given.spacing_um)
             cells = found.cells
         lineage = linked(cells, settings)
-        return _written(output, key, lineage, masks, found, given.spacing_um)
+        with written_beside(output) as partial, explained(output):
+            done = _written(partial, output, key, lineage, masks, found, given.spacing_um, view=view)
+            if _content(where, masks) != content:
+                raise ChangedError(f"{where}: it was written to while it was read; run again")
+        return done
 
 
 def _content(where: Path, masks: MaskFrames | None) -> str:
@@ -107,14 +126,17 @@ def _done_before(output: Path, key: str) -> Tracked | None:
 
 
 def _written(
+    folder: Path,
     output: Path,
     key: str,
     lineage: Lineage,
     masks: MaskFrames | None,
     found: FoundCells | None,
     spacing_um: SpacingUm | None,
+    *,
+    view: bool,
 ) -> Tracked:
-    """Write the folder."""
+    """Write all that is in the folder of results, which will be called ``output``."""
     if len(lineage.frames) < 2:
         LOG.warning("%s: all cells are in one frame; there is nothing to link", output)
     number, tracks = tracks_of(lineage)
@@ -129,25 +151,40 @@ def _written(
         "divisions": len(lineage.divisions),
         "gaps": gaps,
     }
-    if output.exists() and not (output / RECORD).is_file() and any(output.iterdir()):
-        raise OutputError(f"{output}: expected a new folder or one of an earlier run, got one of other files")
-    with written_beside(output) as partial, explained(output):
-        partial.mkdir()
-        write_tracks(partial / TABLES[MASKS], tracks)
-        write_table(partial / CELLS, lineage, number, step)
-        write_geff(partial / GRAPH, lineage, number, step)
-        if masks is not None and found is not None:
-            _write_masks(partial, masks, found, lineage, number)
-        files = sorted(path.name for path in partial.iterdir())
-        record: dict[str, Any] = {
-            "key": key,
-            "software": f"lightsheet {__version__}",
-            "found": counts,
-            "spacing_um": step,
-            "files": files,
-        }
-        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    folder.mkdir()
+    write_tracks(folder / TABLES[MASKS], tracks)
+    write_table(folder / CELLS, lineage, number, step)
+    write_geff(folder / GRAPH, lineage, number, step)
+    if masks is not None and found is not None:
+        _write_masks(folder, masks, found, lineage, number)
+    if view:
+        draw_tree(folder / TREE, tracks)
+        animate(folder / MOVIE, _pictures(folder, lineage, number, found))
+    record: dict[str, Any] = {
+        "key": key,
+        "software": f"lightsheet {__version__}",
+        "found": counts,
+        "spacing_um": step,
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return Tracked(output, False, **counts)
+
+
+def _pictures(
+    folder: Path, lineage: Lineage, number: Integers, found: FoundCells | None
+) -> Iterator[Picture]:
+    """Yield a picture of each frame: the masks that were written, or else the places."""
+    if found is not None:
+        digits = digits_for(found.frames)
+        for frame in range(found.frames):
+            mask, _ = read_labels(folder / frame_name(MASKS, frame, digits))
+            yield picture_of_mask(mask, found.spacing_um)
+        return
+    low = lineage.places_um[:, 1:].min(axis=0)
+    size = float(np.ptp(lineage.places_um[:, 1:], axis=0).max()) or 1.0
+    for frame in lineage.frames:
+        yield picture_of_places(lineage, number, frame, low, size)
 
 
 def _write_masks(
@@ -160,10 +197,8 @@ def _write_masks(
     label_of = found.labels[lineage.ids - 1]
     for frame, (mask, _) in enumerate(track(masks.read(), "masks written", found.frames)):
         rows = np.flatnonzero(lineage.times == frame)
-        table = np.zeros(int(mask.max(initial=0)) + 1, np.int64)
-        table[label_of[rows]] = number[rows]
         path = folder / frame_name(MASKS, frame, digits)
-        new = renumbered(mask, table)
+        new = renumbered(mask, label_of[rows], number[rows])
         write_labels(path, new, found.spacing_um, {"lightsheet": "tracks"})
         again, _ = read_labels(path, Overrides(spacing_um=found.spacing_um))
         if not np.array_equal(again, new) or not np.array_equal(new > 0, mask > 0):

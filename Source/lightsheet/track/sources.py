@@ -10,11 +10,7 @@ from lightsheet.core.errors import LineageError, NotFoundError, VolumeError
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
 from lightsheet.volumes.reading import TIFF_SUFFIXES, each_frame, read_info
-from lightsheet.volumes.tracks.geff_files import SUFFIX, read_geff
-from lightsheet.volumes.tracks.lineage import Lineage
-from lightsheet.volumes.tracks.tables import read_table
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)$")
 
 
@@ -106,19 +102,3 @@ def _numbered_in(folder: Path) -> list[Path]:
             f"{', '.join(map(str, missing[:5]))} are missing"
         )
     return [found[number] for number in sorted(found)]
-
-
-def is_table(where: Path) -> bool:
-    """Whether the name is that of a table of places, or of a GEFF."""
-    return where.suffix.lower() in (*TABLE_SUFFIXES, SUFFIX)
-
-
-def read_places(where: Path, spacing_um: SpacingUm | None) -> Lineage:
-    """Read a table of places, or a GEFF.
-
-    Raises
-    ------
-    NotFoundError, LineageError
-        As `read_table` and `read_geff`.
-    """
-    return read_geff(where) if where.suffix.lower() == SUFFIX else read_table(where, spacing_um)

@@ -19,6 +19,8 @@ from lightsheet.volumes.tiff.reader import is_single_plane, read_plane
 Labels = NDArray[np.uint16 | np.uint32]
 HIGHEST_16_BIT = 2**16 - 1
 _HIGHEST = 2**32 - 1
+# Up to this label new numbers are looked up in a table.
+_DENSE = 1 << 22
 # Steps round the circle of colours that bring no two neighbours near each other.
 _GOLDEN = 0.618034
 
@@ -66,15 +68,23 @@ def as_labels(data: NDArray[Any], source: str) -> Labels:
     return labels
 
 
-def renumbered(labels: Labels, numbers: NDArray[np.integer]) -> Labels:
-    """Give labels new numbers: voxels of label i become ``numbers[i]``; the type by need.
+def renumbered(labels: Labels, old: NDArray[np.integer], new: NDArray[np.integer]) -> Labels:
+    """Give labels new numbers: voxels of ``old[i]`` become ``new[i]``; the type by need.
 
     Parameters
     ----------
-    labels : (Z, Y, X)
-    numbers : new number of each old one, with ``numbers[0]`` 0
+    labels : (Z, Y, X); 0 stays 0
+    old : all labels that are there, but 0
+    new : number of each
     """
-    return np.asarray(numbers.astype(label_type(int(numbers.max(initial=0))))[labels])
+    order = np.argsort(old)
+    known = np.concatenate(([0], old[order]))
+    numbers = np.concatenate(([0], new[order])).astype(label_type(int(new.max(initial=0))))
+    if known[-1] <= _DENSE:
+        table = np.zeros(int(known[-1]) + 1, numbers.dtype)
+        table[known] = numbers
+        return np.asarray(table[labels])
+    return np.asarray(numbers[np.searchsorted(known, labels)])
 
 
 def write_labels(
