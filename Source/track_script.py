@@ -1,6 +1,6 @@
 """Link cells over time; see ``--help``."""
 
-from lightsheet.cli.track import main
+from lightsheet.cli.cells.track import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

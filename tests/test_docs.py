@@ -17,6 +17,8 @@ ROOMS = ("Source/", "docs/", "benchmarks/", "resources/", "tests/", "splits/", "
 SMALLER = {  # what the README says for real stacks -> what a test of seconds needs
     "--count 14": "--count 6",
     "--shape 48,160,160": "--shape 16,32,32",
+    "--frames 12": "--frames 2 --shape 32,64,64",
+    "--max_minutes 3": "--epochs 1 --samples_per_epoch 2 --feat_channels 4",
 }
 TRAINING = "--epochs 1 --samples_per_epoch 2 --patch_size 16,16,16 --feat_channels 4"
 
@@ -50,7 +52,7 @@ def readme_commands() -> list[str]:
     """Lines starting with ``python Source/`` in the README, in blocks or in code font, in order of use."""
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
     found = re.findall(r"(?:^|`)(python Source/[^`\n]+)", text, flags=re.MULTILINE)
-    simulate = [line for line in found if "simulate_dataset.py" in line]
+    simulate = [line for line in found if "simulate_" in line]
     return simulate + [line for line in found if line not in simulate]
 
 

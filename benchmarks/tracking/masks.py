@@ -1,7 +1,7 @@
 """Linking of perfect masks: scores of the Cell Tracking Challenge on simulated sequences like Fluo-N3DH-SIM+.
 
-Whole sequences, each for itself; the masks are those of the truth, their labels drawn anew in each frame. Only
-the places are linked: what is measured is the linker. Beside it the nearest object of the frame before.
+Whole sequences, each for itself; the masks are those of the truth, their labels drawn anew in each frame.
+Only the places are linked: what is measured is the linker. Beside it the nearest object of the frame before.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightsheet.cli.movies import main
+from lightsheet.cli.cells.movies import main
 from lightsheet.volumes.labels import read_labels
 from lightsheet.volumes.reading import read_volume
 from lightsheet.volumes.tracks.ctc import read_tracks
@@ -79,6 +79,10 @@ def test_what_cannot_be_simulated_is_told(tmp_path: Path, capsys: pytest.Capture
         (["--views"], "--views: expected a study"),
         (["--frames", "0"], "--frames: expected at least 1, got 0"),
         (["--shape", "4,8,8"], "--shape: expected at least"),
+        (
+            ["--shape", "16,64,64"],
+            "--shape: expected room for a nucleus of 4 um, got a field of 3.2 x 8 x 8 um",
+        ),
     ):
         assert main([str(tmp_path), *words]) == 2
         assert told in capsys.readouterr().err

@@ -70,10 +70,12 @@ def test_a_spurious_cell_makes_no_division() -> None:
 def test_what_cannot_be_linked_is_told() -> None:
     with pytest.raises(LineageError, match="expected at least one cell, got none"):
         linked(lineage_of([], [], np.zeros((0, 3))), LinkSettings())
-    one = lineage_of([1, 2], [0, 1], np.zeros((2, 3)), radii_um=np.ones(2))
+    one = lineage_of([1, 2], [0, 1], np.zeros((2, 3)))
     with pytest.raises(LineageError, match="give it as --max_distance_um"):
         linked(one, LinkSettings())
     assert linked(one, LinkSettings(max_distance_um=3)).parents.tolist() == [-1, 0]
+    sized = lineage_of([1, 2], [0, 1], np.array([[0, 0, 0], [0, 0, 1.5]]), radii_um=np.ones(2))
+    assert linked(sized, LinkSettings()).parents.tolist() == [-1, 0]  # it moves by less than its diameter
     with pytest.raises(SettingsError, match="--max_gap: expected a number from 0 on"):
         linked(one, LinkSettings(max_gap=-1))
 

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageSequence
 
+from lightsheet.cli.cells.track import main
 from lightsheet.cli.evaluate import main as evaluate
-from lightsheet.cli.track import main
 from lightsheet.evaluate.cells.ctc import score_sequence
 from lightsheet.simulate.movies.folder import make_movie, movie_job
 from lightsheet.simulate.movies.specimen import Life

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 SUBCOMMANDS = {
     "simulate": ("lightsheet.cli.simulate", "write simulated stacks: views, fused volumes, labels"),
-    "movies": ("lightsheet.cli.movies", "write simulated movies: images, masks, tracks, states"),
+    "movies": ("lightsheet.cli.cells.movies", "write simulated movies: images, masks, tracks, states"),
     "convert": ("lightsheet.cli.convert", "TIFF or OME-Zarr to H5 with distance and light channels"),
     "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
     "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),
@@ -15,8 +15,15 @@ SUBCOMMANDS = {
     "choose": ("lightsheet.cli.choose", "tell which model an image gets, and why"),
     "adapt": ("lightsheet.cli.adapt", "adapt a model to one stack, or to a few pairs of its microscope"),
     "apply": ("lightsheet.cli.apply", "fuse views with a model"),
-    "track": ("lightsheet.cli.track", "link cells over time, from masks or places"),
-    "validate": ("lightsheet.cli.validate", "check folders against the rules of the Cell Tracking Challenge"),
+    "segment": (
+        "lightsheet.cli.cells.segment",
+        "train a network that finds objects in images, and find them",
+    ),
+    "track": ("lightsheet.cli.cells.track", "link cells over time, from masks or places"),
+    "validate": (
+        "lightsheet.cli.cells.validate",
+        "check folders against the rules of the Cell Tracking Challenge",
+    ),
     "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),
     "project": ("lightsheet.cli.project", "maximum intensity projections of volumes"),
     "doctor": ("lightsheet.cli.doctor", "try a container image before it is uploaded"),

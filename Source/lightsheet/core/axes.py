@@ -17,6 +17,8 @@ network output               C Z Y X  float32   maps, as the model folder names 
 written result               Z Y X    uint16 or intensity in the view's units, same shape and voxel size:
                                       real      counts of 16 bits stay such, all else is float32, or float64
                                                 where that would merge it (`volumes.result_types`)
+targets of a segmentation    Z Y X    uint8     class of a voxel (0 background, 1 edge, 2 interior), and if
+                                                it is of a seed; a network has 4 maps for them
 label image                  Z Y X    uint16 or number of the object that a voxel belongs to, 0 for none; of
                                       uint32    tracks the same in all frames. One plane (Y X) is Z = 1
 lineage                      N        tables    cells at time points: id, frame from 0, place (z, y, x) in

@@ -22,7 +22,9 @@ from lightsheet.volumes.tracks.lineage import NOBODY, Integers, Lineage, Places
 
 STEP_OF_NEIGHBOURS = 0.5
 """Farthest step of a cell, in usual distances of neighbouring cells."""
-# Where cells are fast: so many usual steps, but not so far as most neighbours are.
+# Distance of neighbours where there are none, in radii.
+_RADII = 4.0
+# Farthest step where cells are fast, in usual steps, and in distances of neighbours.
 _STEPS, _FARTHEST_OF_NEIGHBOURS = 4.5, 0.8
 
 
@@ -105,6 +107,8 @@ def prepared(cells: Lineage, settings: LinkSettings) -> Cells:
         _tell(shifts)
         places = places - shifts[cells.times - cells.times[0]]
     near = neighbour_distance(cells.times, places)
+    if not np.isfinite(near) and cells.radii_um.any():
+        near = _RADII * float(np.median(cells.radii_um[cells.radii_um > 0]))  # single cells
     most = settings.max_distance_um or STEP_OF_NEIGHBOURS * near
     if not np.isfinite(most):
         raise LineageError(

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from lightsheet.core.axes import Floats
+from lightsheet.core.errors import SettingsError
 from lightsheet.simulate.envelopes import Envelope, Points, packed_points
 from lightsheet.simulate.nuclei import Body, chromatin, render
 from lightsheet.volumes.labels import Labels, label_type
@@ -156,6 +157,11 @@ class Movie:
         self._last_seen: dict[int, int] = {}
         apart = 1.15 * life.diameter_um
         places = packed_points(rng, envelope, apart, (0.55 * life.diameter_um, np.inf))
+        if not len(places):
+            raise SettingsError(
+                f"--shape: expected room for a nucleus of {life.diameter_um:g} um, got a field of "
+                f"{' x '.join(f'{length:.3g}' for length in envelope.field_um())} um (Z, Y, X)"
+            )
         wanted = max(1, round(_FULL * len(places))) if cells is None else cells
         places = places[rng.permutation(len(places))[:wanted]]
         self._cells = [self._born(place, 0, 0) for place in places]

@@ -1,0 +1,96 @@
+"""``segment_script.py``: train a network that finds objects in images, and find them."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lightsheet.cli.args import run_command
+from lightsheet.core.axes import SpacingUm
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED
+from lightsheet.core.going_on import going_on
+from lightsheet.core.progress import LOG
+from lightsheet.segment.settings import SegmentSettings, SegmentTraining
+from lightsheet.volumes.info import Overrides, Selection
+
+PROG = "segment_script.py"
+_USAGE = f"""usage: {PROG} train ...    train a network on images with labels, write a model folder
+       {PROG} predict ...  find the objects of images, write label images
+       {PROG} train --help and {PROG} predict --help tell the flags
+"""
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train a network that tells background, edge, interior and seeds of objects.
+
+    Images and labels are sequences of the Cell Tracking Challenge (01, with true masks in 01_GT/SEG or
+    01_ST/SEG) or lists. Edges and seeds are made of the labels, with lengths in micrometres. The best weights
+    are those by which the most objects are found in the validation volumes; the model folder has all that
+    prediction needs.
+    """
+
+    training: Annotated[SegmentTraining, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class PredictCommand:
+    """Find the objects of images, and write a label image of each.
+
+    OUT gets NAME.tif for each image, uint16 with a colour map, or uint32 if there are more than 65535
+    objects. A folder of frames t000.tif becomes mask000.tif, which track_script.py takes.
+    """
+
+    input: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
+    """images: file, folder or glob"""
+    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """folder of the label images"""
+    model: Path
+    """model folder that segment_script.py train wrote"""
+    settings: Annotated[SegmentSettings, tyro.conf.arg(name="")] = field(default_factory=SegmentSettings)
+    spacing_um: SpacingUm | None = None
+    """voxel size Z,Y,X in micrometres, if the files do not say or are wrong"""
+    select: Selection = field(default_factory=Selection)
+
+
+def run_train(command: TrainCommand) -> int:
+    """Train."""
+    from lightsheet.segment.train import train  # not for --help
+
+    folder = train(command.training)
+    LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
+    return EXIT_OK
+
+
+def run_predict(command: PredictCommand) -> int:
+    """Segment all images; 1 if some could not be."""
+    from lightsheet.segment.names import outputs_for  # not for --help
+    from lightsheet.segment.predict import Segmenter
+    from lightsheet.volumes.reading import find_volumes
+
+    images = find_volumes(command.input)
+    segmenter = Segmenter(command.model, command.settings)
+    given = Overrides(command.spacing_um, select=command.select)
+    failures: list[str] = []
+    for image, output in zip(images, outputs_for(images, command.output), strict=True):
+        with going_on(failures, str(image)):
+            done = segmenter.segment(image, output, given)
+            LOG.info("%s: %d objects%s", output, done.objects, "; done before, kept" if done.kept else "")
+    return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``segment_script.py`` with ``argv``."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"]:
+        return run_command(TrainCommand, run_train, words[1:], prog=f"{PROG} train")
+    if words[:1] == ["predict"]:
+        return run_command(PredictCommand, run_predict, words[1:], prog=f"{PROG} predict")
+    sys.stdout.write(_USAGE)
+    return 0 if words[:1] in (["-h"], ["--help"]) else 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,29 @@
+"""Names of the label images of images."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightsheet.core.errors import SettingsError
+from lightsheet.core.names import stem_of
+from lightsheet.volumes.tracks.ctc import MASKS
+
+_FRAME = re.compile(r"t(\d{3,4})")
+
+
+def outputs_for(images: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the label image of each: NAME.tif, and mask000.tif of t000.
+
+    Raises
+    ------
+    SettingsError
+        When two images would get the same.
+    """
+    found: dict[Path, Path] = {}
+    for image in images:
+        frame = _FRAME.fullmatch(stem_of(image))
+        target = folder / f"{MASKS}{frame[1]}.tif" if frame else folder / f"{stem_of(image)}.tif"
+        if target in found:
+            raise SettingsError(f"{image}: expected images of unlike names, got {found[target]} too")
+        found[target] = image
+    return list(found)
