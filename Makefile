@@ -68,7 +68,7 @@ bench-quality: .venv/.ready ## scores of our models, the published ways and doin
 	$(BIN)/python -m benchmarks.fusion.quality $(if $(wildcard ../shared/data),--real ../shared/data)
 
 models: .venv/.ready ## train the models of resources/models, on simulated data and real stacks (hours on two cores)
-	$(BIN)/python -m recipes.models $(if $(wildcard ../shared/data),--stacks ../shared/data)
+	$(BIN)/python -m recipes.models --start resources/starts/Generalist $(if $(wildcard ../shared/data),--stacks ../shared/data)
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock' --override Docker/without_torch.txt $(if $(UPGRADE),--upgrade)

@@ -9,7 +9,8 @@ of the views is moved towards the fused volume, since views that lack little are
 others start from the generalist and go on with one study and channel. Weights are kept as fp16, 4 MB a model,
 and exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The
 guards are fitted on validation volumes, new specimens of the studies, and simulated studies from ranges that
-were not trained on (unseen.py).
+were not trained on (unseen.py). --start spares the first hour or two: resources/starts has what such a
+training had come to.
 
 --data FOLDER trains on converted pairs instead, from the shipped generalist on: those models of which there
 are pairs. Their guards are fitted on the validation volumes, as they are and altered.
@@ -90,6 +91,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
     parser.add_argument("--data", type=Path, help="converted pairs to train on, in place of simulated ones")
+    parser.add_argument(
+        "--start", type=Path, help="model folder to train the base on from, of the same network"
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of the base")
     parser.add_argument("--generalist_minutes", type=float, default=40.0, help="of the generalist, from it")
     parser.add_argument("--set_minutes", type=float, default=2.0, help="of each of the others, from that")
@@ -212,6 +216,7 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
     recipe = [*LOSS, *network_of(arguments)]
     if name == BASE:
         recipe += [*BASE_PATCHES, "--augmentations", OTHER_OPTICS]
+        recipe += [] if arguments.start is None else ["--pretrained", arguments.start]
     else:
         base = work / "trained" / BASE if arguments.data is None else SHIPPED / GENERALIST
         start = base if name == GENERALIST else work / "trained" / GENERALIST
