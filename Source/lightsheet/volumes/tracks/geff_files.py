@@ -29,11 +29,11 @@ def write_geff(path: Path, lineage: Lineage, track: Integers, spacing_um: Spacin
     """
     from geff import GeffMetadata  # heavy
     from geff.core_io import write_arrays
-    from geff_spec import Axis
 
     step = np.array(spacing_um or (1.0, 1.0, 1.0))
-    axes = [Axis(name="t", type="time", unit=None)]
-    axes += [Axis(name=axis, type="space", unit="micrometer") for axis in _AXES]
+    axes: list[dict[str, Any]] = [{"name": "t", "type": "time"}]
+    axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in _AXES]
+    said = {"directed": True, "axes": axes, "node_props_metadata": {}, "edge_props_metadata": {}}
     cells: dict[str, Any] = {"t": lineage.times, "track_id": track, "radius": lineage.radii_um}
     for number, axis in enumerate(_AXES):
         cells[axis] = lineage.places_um[:, number]
@@ -46,13 +46,7 @@ def write_geff(path: Path, lineage: Lineage, track: Integers, spacing_um: Spacin
             node_props={name: {"values": values, "missing": None} for name, values in cells.items()},
             edge_ids=lineage.ids[edges].astype(np.uint64),
             edge_props={"certainty": {"values": lineage.certainties[edges[:, 1]], "missing": None}},
-            metadata=GeffMetadata(
-                directed=True,
-                axes=axes,
-                node_props_metadata={},
-                edge_props_metadata={},
-                track_node_props=None,
-            ),
+            metadata=GeffMetadata.model_validate(said),
         )
 
 
