@@ -9,8 +9,9 @@ import torch
 
 from lightsheet.fuse.training.pairs import open_volumes
 from lightsheet.fuse.training.settings import TrainSettings
-from lightsheet.fuse.training.validation import Validation, Validator, in_one_pass, middle_slices
+from lightsheet.fuse.training.validation import Validation, Validator, middle_slices
 from lightsheet.networks import build
+from lightsheet.training.one_pass import in_one_pass
 from lightsheet.training.settings import FitSettings
 from lightsheet.training.state import weights_in
 from training_data import write_lists
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 15, 17), (1, 3, 30)])
 def test_identity_returns_a_block_of_any_size(shape: tuple[int, int, int]) -> None:
     channels = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
-    np.testing.assert_array_equal(in_one_pass(build(NETWORK).eval(), channels, CPU), channels[0])
+    np.testing.assert_array_equal(in_one_pass(build(NETWORK).eval(), channels, CPU)[0], channels[0])
 
 
 def test_edges_are_mirrored_not_set_to_zero() -> None:
@@ -31,7 +32,7 @@ def test_edges_are_mirrored_not_set_to_zero() -> None:
     network = build({**NETWORK, "residual": False}).eval()
     narrow = np.full((3, 8, 8, 83), 0.7, np.float32)
     wide = np.full((3, 8, 8, 96), 0.7, np.float32)
-    first, second = (in_one_pass(network, volume, CPU) for volume in (narrow, wide))
+    first, second = (in_one_pass(network, volume, CPU)[0] for volume in (narrow, wide))
     np.testing.assert_allclose(first[..., :30], second[..., :30], atol=1e-6)
 
 

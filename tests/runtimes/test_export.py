@@ -17,7 +17,6 @@ from lightsheet.core.errors import LightsheetError, ModelError, SettingsError
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.training.held_out import held_out
 from lightsheet.fuse.training.pairs import validation_pairs
-from lightsheet.fuse.training.validation import in_one_pass
 from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, open_model, save_model
 from lightsheet.runtimes import export, parity
 from lightsheet.runtimes.export import export_model, export_trained
@@ -27,6 +26,7 @@ from lightsheet.runtimes.openvino_runtime import has_bf16, has_openvino
 from lightsheet.runtimes.parity import bf16_is_good_enough, compare_precisions, harmless
 from lightsheet.runtimes.runtime import Part
 from lightsheet.runtimes.torch_runtime import computes_in_bf16
+from lightsheet.training.one_pass import in_one_pass
 from networks_in_memory import random_network
 from tiers import slow
 from training_data import train_settings, write_lists
@@ -262,7 +262,7 @@ def test_scores_of_both_precisions_are_those_of_the_metric(tmp_path: Path, norm:
     assert [v["name"] for v in record["volumes"]] == ["image_0_nucleus_angle.h5", "image_1_nucleus_angle.h5"]
     for pair, volume in zip(pairs, record["volumes"], strict=True):
         channels, fused = pair.read((slice(0, 17), slice(0, 26), slice(0, 22)))
-        wanted = in_one_pass(network, channels, torch.device("cpu"))
+        wanted = in_one_pass(network, channels, torch.device("cpu"))[0]
         score = nssim(wanted, np.ascontiguousarray(channels[0]), fused, "tf")
         assert volume["n_ssim"]["fp32"]["tf"] == pytest.approx(score, abs=1e-3)
         assert volume["max_abs_difference"].pop("fp32") == 0

@@ -10,8 +10,8 @@ Flips = Literal["none", "xy", "all"]
 
 
 @dataclass(frozen=True)
-class InferenceSettings:
-    """How a network is run on a volume; each capability adds its own settings."""
+class RunSettings:
+    """How a network is run on a volume in one pass: tiles, device, memory."""
 
     patch_size: ZYX | None = None
     """tile in voxels Z,Y,X that a pass finishes, multiples of 4 (some networks: 8 to 32); default: fitted
@@ -31,6 +31,12 @@ class InferenceSettings:
     of what is free"""
     gpu_memory_gb: float | None = None
     """memory (GiB) to take of the GPU; default three quarters of what is free"""
+
+
+@dataclass(frozen=True)
+class InferenceSettings(RunSettings):
+    """How a network is run on a volume, in several passes or within a time; each capability adds its own."""
+
     time_budget_s: float | None = None
     """seconds that a view may take: fewer passes (--flips, several models) are made to meet it, and what is
     not done when it is over is filled with the view; default: no limit"""

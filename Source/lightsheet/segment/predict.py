@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightsheet.inference.for_volume import for_volume
 from lightsheet.inference.planning import plan_prediction
 from lightsheet.inference.predict import predict_slabs
 from lightsheet.inference.resources import Resources
+from lightsheet.inference.settings import InferenceSettings, RunSettings
 from lightsheet.models.folder import ModelFolder, open_model
 from lightsheet.runtimes.loading import load_model
 from lightsheet.runtimes.target import choose_target
@@ -78,7 +79,8 @@ class Segmenter:
         self._settings = settings
         self._folder = open_segmenter(model)
         target = choose_target(settings.device, settings.precision, settings.runtime)
-        self._resources = Resources(settings, on_gpu=target.device == "cuda")
+        run = {one.name: getattr(settings, one.name) for one in fields(RunSettings)}
+        self._resources = Resources(InferenceSettings(**run), on_gpu=target.device == "cuda")
         self._model = load_model(self._folder, settings.device, settings.precision, settings.runtime)
 
     def segment(self, image: Path, output: Path, given: Overrides) -> Segmented:

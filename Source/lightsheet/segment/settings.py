@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import SettingsError
-from lightsheet.inference.settings import InferenceSettings
+from lightsheet.inference.settings import RunSettings
 from lightsheet.segment.instances import InstanceSettings
 from lightsheet.segment.targets import OUTPUTS
 from lightsheet.training.settings import FitSettings, check_numbers, plain_fields
@@ -74,7 +74,7 @@ class SegmentTraining:
 
 
 @dataclass(frozen=True)
-class SegmentSettings(InferenceSettings):
+class SegmentSettings(RunSettings):
     """How images are segmented."""
 
     instances: InstanceSettings = field(default_factory=InstanceSettings)

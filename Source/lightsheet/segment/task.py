@@ -12,7 +12,6 @@ from lightsheet.core.axes import ZYX, Floats, Region
 from lightsheet.core.errors import SettingsError
 from lightsheet.evaluate.cells.instances import InstanceScores, instance_scores, overlaps_of
 from lightsheet.networks import VolumeNetwork, build
-from lightsheet.runtimes.blocks import pad_to_stride
 from lightsheet.segment.instances import instances_of
 from lightsheet.segment.losses import class_loss, marker_loss
 from lightsheet.segment.maps import foreground_and_markers
@@ -21,6 +20,7 @@ from lightsheet.segment.settings import SegmentTraining
 from lightsheet.segment.targets import CLASSES
 from lightsheet.training.augment import augment
 from lightsheet.training.augment_settings import AugmentSettings, read_augmentations
+from lightsheet.training.one_pass import in_one_pass
 from lightsheet.training.sampling import (
     draw_region,
     fit_patch,
@@ -127,15 +127,6 @@ def as_round(scores: list[list[InstanceScores]], names: list[str], picture: Floa
         kept={"ap50": low, "ap70": high, "names": names},
         picture=picture,
     )
-
-
-def in_one_pass(network: VolumeNetwork, channels: Floats, device: torch.device, *, bf16: bool) -> Floats:
-    """Predict maps (maps, Z, Y, X) from channels (C, Z, Y, X) in one pass; mirrored up to the stride."""
-    z, y, x = channels.shape[1:]
-    padded = pad_to_stride(channels, network.stride_zyx)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        maps: Tensor = network(torch.from_numpy(padded)[None].to(device))[0, :, :z, :y, :x]
-    return np.ascontiguousarray(maps.float().cpu().numpy())
 
 
 def side_by_side(image: Floats, found: NDArray[Any], true: NDArray[Any]) -> Floats:

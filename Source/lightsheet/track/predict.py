@@ -13,6 +13,7 @@ from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import ChangedError, OutputError
 from lightsheet.core.files import content_hash, explained, made_alone, settings_hash, written_beside
 from lightsheet.core.progress import LOG, track
+from lightsheet.track.events import event_weights
 from lightsheet.track.figures import Picture, animate, draw_tree, picture_of_mask, picture_of_places
 from lightsheet.track.link import linked
 from lightsheet.track.objects import FoundCells, cells_of
@@ -84,7 +85,8 @@ def track_movie(
     settings.check()
     masks = None if is_table(where) else masks_in(where, given, flat=flat)
     content = _content(where, masks)
-    asked = {"given": asdict(given), "flat": flat, "view": view, "how": asdict(settings)}
+    asked: dict[str, Any] = {"given": asdict(given), "flat": flat, "view": view, "how": asdict(settings)}
+    asked["events"] = {name: list(values) for name, values in event_weights(settings.events).items()}
     key = settings_hash({"of": content, **asked})
     with made_alone(output):
         done = _done_before(output, key)

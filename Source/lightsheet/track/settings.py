@@ -29,7 +29,7 @@ class LinkSettings:
     detection"""
     solver: Solver = "laptrack"
     """laptrack: frame by frame (LAP), then gaps and divisions; global: all of the whole movie at once (an
-    integer programme), which takes ten times as long"""
+    integer programme), which takes several times as long"""
     events: Path | None = None
     """what is taken for a gap and a division, as recipes/linking.py fits it to lineages; default: the shipped
     file"""

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lightsheet.core.axes import ZYX
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.training.pairs import OpenPair, views_of
 from lightsheet.networks import VolumeNetwork
-from lightsheet.runtimes.blocks import pad_to_stride
+from lightsheet.training.one_pass import in_one_pass
 from lightsheet.training.task import Round
 
 Floats = NDArray[np.float32]
@@ -105,7 +104,7 @@ class Validator:
             view = np.ascontiguousarray(channels[0])
             for seen in sorted({1, pair.views}, reverse=True):
                 channels[list(views_of(len(pair.groups), pair.views)[seen:])] = view
-                prediction = in_one_pass(network, channels, device, bf16=bf16)
+                prediction = in_one_pass(network, channels, device, bf16=bf16)[0]
                 result.names.append(_name(pair, seen))
                 result.tf.append(nssim(prediction, view, fused, "tf"))
                 result.three_d.append(nssim(prediction, view, fused, "3d"))
@@ -118,18 +117,6 @@ def _name(pair: OpenPair, seen: int) -> str:
     if pair.views == 1:
         return name
     return f"{name}, {seen} view{'s' if seen > 1 else ''}"
-
-
-def in_one_pass(
-    network: VolumeNetwork, channels: Floats, device: torch.device, *, bf16: bool = False
-) -> Floats:
-    """Predict (Z, Y, X) from channels (C, Z, Y, X) in one pass; mirrored up to the stride."""
-    z, y, x = channels.shape[1:]
-    padded = pad_to_stride(channels, network.stride_zyx)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        prediction: Tensor = network(torch.from_numpy(padded)[None].to(device))[0, 0, :z, :y, :x]
-    values: Floats = prediction.float().cpu().numpy()
-    return np.ascontiguousarray(values)
 
 
 def middle_slices(volumes: Sequence[Floats], shape_zyx: ZYX) -> Floats:
