@@ -12,8 +12,10 @@ from lightsheet.core.going_on import going_on
 from lightsheet.core.progress import LOG, track
 
 if TYPE_CHECKING:
+    from lightsheet.evaluate.cells.gain import Gain
     from lightsheet.evaluate.pairing import Pairing, Triple
     from lightsheet.evaluate.report import Shown
+    from lightsheet.segment.gain import GainScorer
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class EvaluateSettings:
     view) and image_1_nucleus_fused.tif. View and fused may lie in one folder. TIFF, converted H5 and
     OME-Zarr are read, in memory that does not grow with the depth of a volume. Written to --out: scores.csv
     (a line per image and method), summary.csv, scores.json and report.html, one file with all pictures.
+
+    With --iou view, prediction and fused volume are segmented alike, and N_IOU and the task gain are told:
+    what the prediction is worth for finding and counting objects (iou.csv, and a table in the report).
 
     With --ctc the predictions are masks with tracks, 01_RES, scored by the measures of the Cell Tracking
     Challenge: SEG, DET, TRA, LNK, CT, TF, BC(i), CHOTA, divisions; of whole sequences, each for itself. With
@@ -36,6 +41,16 @@ class EvaluateSettings:
     """fused volumes: folder, file or glob"""
     view: Path | None = None
     """views: folder, file or glob; may be the same as --fused"""
+    iou: bool = False
+    """segment view, prediction and fused volume too: N_IOU, SEG, AP50 and counts"""
+    segmenter: Path | None = None
+    """with --iou: model folder that segments; default: Segment_Nuclei3D of resources/models, for nuclei"""
+    masks: Path | None = None
+    """with --iou: folder of true masks (NAME.tif, NAME_masks.tif, NAME_labels.tif of image NAME); default:
+    what is found in the fused volume stands for the truth"""
+    cellpose: Path | None = None
+    """with --iou: Python of an environment with Cellpose 3 (python -m venv, pip install "cellpose<4"), by
+    whose models nuclei and cyto3, which the challenge uses, the volumes are segmented"""
     ctc: Path | None = None
     """truth of cells and tracks instead: 01_GT for a --prediction 01_RES, or folders that hold such"""
     lineage: Path | None = None
@@ -117,7 +132,8 @@ def _score_places(settings: EvaluateSettings, truth: Path) -> int:
 
 
 def _run(settings: EvaluateSettings) -> int:
-    from lightsheet.evaluate.report import write_report  # not for --help
+    from lightsheet.evaluate.cells.gain import lines_of_gain, table_of_gain  # not for --help
+    from lightsheet.evaluate.report import write_report
     from lightsheet.evaluate.seams import cuts_of_step
     from lightsheet.evaluate.table import lines_of, summarise, text_table, write_csv, write_scores_json
 
@@ -130,9 +146,13 @@ def _run(settings: EvaluateSettings) -> int:
     for line in pairing.remarks:
         LOG.info("%s", line)
     shown: list[Shown] = []
+    gains: list[Gain] = []
+    scorer = _gain_scorer(settings)
     for triple in track(pairing.triples, "evaluated"):
         with going_on(failures, triple.name):
             shown.append(_score(triple, settings, len(pairing.triples)))
+            if scorer is not None:
+                gains.append(_gain(scorer, triple, settings))
     if not shown:
         raise SettingsError(
             f"--prediction {settings.prediction}: expected at least one image that can be scored, "
@@ -144,12 +164,38 @@ def _run(settings: EvaluateSettings) -> int:
     write_csv(settings.out / "scores.csv", lines)
     write_csv(settings.out / "summary.csv", summary)
     write_scores_json(settings.out / "scores.json", results, failures)
-    write_report(settings.out / "report.html", shown, failures, pairing.remarks)
+    if gains:
+        write_csv(settings.out / "iou.csv", lines_of_gain(gains))
+        sys.stdout.write(f"{table_of_gain(gains)}\n\n")
+    write_report(settings.out / "report.html", shown, failures, pairing.remarks, gains)
     for result in results:
         for note in result.notes:
             LOG.info("%s: %s", result.name, note)
     sys.stdout.write(f"{text_table(summary)}\n{_closing(shown, failures, settings.out)}\n")
     return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def _gain_scorer(settings: EvaluateSettings) -> "GainScorer | None":
+    """Return what scores the worth for finding objects, if that is asked for."""
+    asked = [name for name in ("segmenter", "masks", "cellpose") if getattr(settings, name) is not None]
+    if not settings.iou:
+        if asked:
+            raise SettingsError(f"--{asked[0]}: expected --iou with it, got none")
+        return None
+    from lightsheet.segment.gain import GainScorer  # not for --help
+    from lightsheet.segment.predict import shipped_model
+
+    model = None if settings.cellpose else settings.segmenter or shipped_model()
+    return GainScorer(model, settings.masks, settings.cellpose)
+
+
+def _gain(scorer: "GainScorer", triple: "Triple", settings: EvaluateSettings) -> "Gain":
+    from lightsheet.evaluate.pairing import channel_in_name  # not for --help
+    from lightsheet.volumes.info import Overrides
+
+    channel = settings.channel or channel_in_name(triple.name)
+    given = Overrides(settings.spacing_um, channel, settings.study)
+    return scorer.score(triple.name, triple.view, triple.prediction, triple.fused, given)
 
 
 def _closing(shown: "list[Shown]", failures: list[str], out: Path) -> str:

@@ -11,6 +11,7 @@ import jinja2
 
 from lightsheet import __version__
 from lightsheet.core.files import written_beside
+from lightsheet.evaluate.cells.gain import Gain, means_of_gain
 from lightsheet.evaluate.image import ImageResult
 from lightsheet.evaluate.pictures import ERROR_RANGE, GAMMA, ImagePictures
 from lightsheet.evaluate.plots import (
@@ -50,7 +51,13 @@ def planes_for(images: int, shape_zyx: tuple[int, int, int]) -> Planes:
     return Planes.spread(shape_zyx, min(MOST_PLANES, _ALL_PLANES // pictured), pixels)
 
 
-def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], remarks: Sequence[str]) -> None:
+def write_report(
+    path: Path,
+    shown: Sequence[Shown],
+    failures: Sequence[str],
+    remarks: Sequence[str],
+    gains: Sequence[Gain] = (),
+) -> None:
     """Write the report, whole or not at all.
 
     Parameters
@@ -59,6 +66,7 @@ def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], re
     shown : images in the order of their evaluation; the report begins with the lowest score
     failures : one line for each image that could not be scored
     remarks : other lines a reader must know
+    gains : what the predictions are worth for finding objects, if that was asked for
     """
     ranked = _without_too_many_pictures(sorted(shown, key=lambda item: _rank(item.result)))
     lines = [line for item in ranked for line in lines_of(item.result)]
@@ -77,6 +85,8 @@ def write_report(path: Path, shown: Sequence[Shown], failures: Sequence[str], re
         distribution=distribution_plot([item.result for item in ranked]) if ranked else "",
         failures=failures,
         remarks=remarks,
+        gain=means_of_gain(gains) if gains else [],
+        gain_truth=_counted(one.truth for one in gains),
         definitions=DEFINITIONS,
         pictured=sum(item.pictures is not None for item in ranked),
         gamma=GAMMA,

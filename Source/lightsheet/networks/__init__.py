@@ -16,6 +16,7 @@ from lightsheet.networks.asked import fewest_weights
 from lightsheet.networks.blocks import NORMS, Residual, VolumeNetwork
 from lightsheet.networks.transformers import swin_unetr, unetr
 from lightsheet.networks.unet3d import UNet3D
+from lightsheet.networks.vit_unet import VitUNet
 
 __all__ = ["BACKBONES", "NORMS", "VolumeNetwork", "build", "fewest_weights"]
 
@@ -26,6 +27,7 @@ _BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
     "unet3d_pixelshuffle": lambda **kwargs: UNet3D(block="plain", up="shuffle", **kwargs),
     "unetr": unetr,
     "swin_unetr": swin_unetr,
+    "vit_unet": VitUNet,
 }
 BACKBONES = tuple(_BUILDERS)
 # How PyTorch and MONAI say that sizes, types or names are wrong, or too large.
@@ -38,7 +40,8 @@ def build(network: Mapping[str, Any]) -> VolumeNetwork:
     Parameters
     ----------
     network : "name" (one of `BACKBONES`), "in_channels", and, where the network knows them, "features"
-        (maps of the first level), "norm" (one of `NORMS`), "patch_zyx" (UNETR, whose input size is fixed).
+        (maps of the first level), "norm" (one of `NORMS`), "patch_zyx" (UNETR and ViT-UNet, whose input size
+        is fixed).
         "residual": True makes the output the first input channel times a gain plus an offset, which start at
         1 and 0, so that an untrained network returns its input. "outputs": maps of a result that is not
         residual; one by default.

@@ -12,12 +12,15 @@ _BY_SQUARE = {
     "unet3d_pixelshuffle": 3000,
     "unetr": 4500,
     "swin_unetr": 13_000,
+    "vit_unet": 15_000,
 }
 _FEATURES = 1
 # Folding leaves out a level: the deepest has half as many maps.
 _FOLDED = 4
-# UNETR learns a code of this length for each block of 16^3 voxels of its patch.
+# Transformers learn a code for each block of 16^3 voxels of their patch, of this length in UNETR.
 _CODE, _BLOCK = 768, 16
+# Of ViT-UNet: length of the code if none is asked for, and weights by its square.
+_HIDDEN, _BY_HIDDEN = 512, 48
 
 
 def fewest_weights(network: Mapping[str, Any]) -> int:
@@ -36,4 +39,7 @@ def fewest_weights(network: Mapping[str, Any]) -> int:
     patch = network.get("patch_zyx")
     if name == "unetr" and isinstance(patch, list | tuple) and all(isinstance(n, int) for n in patch):
         fewest += _CODE * math.prod(max(0, n) // _BLOCK for n in patch)
+    hidden = network.get("hidden", _HIDDEN)
+    if name == "vit_unet" and isinstance(hidden, int):
+        fewest += _BY_HIDDEN * hidden**2 + hidden * _BLOCK**3
     return fewest

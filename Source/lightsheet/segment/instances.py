@@ -1,9 +1,13 @@
 """From what a network tells to instances: seeds grow over the foreground until they meet.
 
-The watershed goes down the depth inside the foreground, which knows the voxel size. Parts of the foreground
-that do not touch are worked on one by one, so that memory goes with the largest of them.
+Seeds and parts of the foreground are numbered in the whole volume. They grow in blocks of one fixed grid,
+each with a rim that is wider than objects are, so that a volume of any size is worked on in bounded memory
+and the result depends on the volume alone. The watershed goes down the depth inside the foreground, which
+knows the voxel size.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import edt
@@ -12,12 +16,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from lightsheet.core.axes import SpacingUm
+from lightsheet.core.axes import Region, SpacingUm
 from lightsheet.core.errors import SettingsError
+from lightsheet.segment.parts import CORNERS, SLAB_VOXELS, Mask, number_parts, planes_of
 from lightsheet.volumes.labels import Labels, label_type
 
-_FACES = ndimage.generate_binary_structure(3, 1)
-Mask = NDArray[np.bool_]
+BLOCK, RIM = 192, 64
+"""Sides of the blocks and width of their rims, in voxels; objects are smaller than the rim."""
+_FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
+# By how much of a voxel depths are told apart.
+_FINE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class InstanceSettings:
 def instances_of(
     foreground: Mask, markers: Mask, spacing_um: SpacingUm, settings: InstanceSettings | None = None
 ) -> Labels:
-    """Grow instances.
+    """Grow instances in memory.
 
     Parameters
     ----------
@@ -66,27 +74,142 @@ def instances_of(
     labels (Z, Y, X) from 1, in the order of their first voxels; a part of the foreground without a seed is an
     object of its own.
     """
-    chosen = settings or InstanceSettings()
-    parts, count = ndimage.label(foreground, _FACES)
-    smallest = chosen.min_um3 / float(np.prod(spacing_um))
     labels = np.zeros(foreground.shape, np.uint32)
-    number = 0
-    for part, box in enumerate(ndimage.find_objects(parts, count), 1):
-        inside = parts[box] == part
-        for one in _grown(inside, markers[box] & inside, spacing_um):
-            if one.sum() < max(smallest, 1):
-                continue
-            number += 1
-            whole = ndimage.binary_fill_holes(one) & inside if chosen.fill_holes else one
-            labels[box][whole & (labels[box] == 0)] = number
-    return np.asarray(labels.astype(label_type(number)))
+    seeds = np.zeros(foreground.shape, np.uint32)
+    count = grow(foreground, markers, labels, seeds, spacing_um, settings)
+    return np.asarray(labels.astype(label_type(count)))
 
 
-def _grown(inside: Mask, seeds: Mask, spacing_um: SpacingUm) -> list[Mask]:
-    """Divide a part of the foreground among its seeds."""
-    numbered, count = ndimage.label(seeds, np.ones((3, 3, 3)))
-    if count <= 1:
-        return [inside]
-    depth = edt.edt(np.pad(inside, 1), anisotropy=spacing_um)[1:-1, 1:-1, 1:-1]
-    grown = watershed(-depth, numbered, mask=inside)
-    return [grown == number for number in range(1, count + 1)]
+def grow(
+    foreground: Mask,
+    markers: Mask,
+    labels: NDArray[np.uint32],
+    seeds: NDArray[np.uint32],
+    spacing_um: SpacingUm,
+    settings: InstanceSettings | None = None,
+    voxels: int = SLAB_VOXELS,
+) -> int:
+    """Grow instances; all arrays (Z, Y, X) may be mapped from files.
+
+    Parameters
+    ----------
+    foreground, markers, spacing_um : as for `instances_of`
+    labels : gets the instances, numbered in the order of their first voxels
+    seeds : room to work in
+    voxels : that are worked on at once where no block is needed; the result does not depend on it
+
+    Returns
+    -------
+    How many instances there are.
+    """
+    chosen = settings or InstanceSettings()
+    numbered = number_seeds(foreground, markers, labels, seeds, voxels)
+    for core, block in blocks_of(foreground.shape):
+        flood(foreground, seeds, labels, core, block, spacing_um)
+    sizes = np.zeros(numbered + 1, np.int64)
+    for planes in planes_of(labels.shape, voxels):
+        sizes += np.bincount(labels[planes].ravel(), minlength=numbered + 1)
+    kept = sizes >= max(1.0, chosen.min_um3 / float(np.prod(spacing_um)))
+    kept[0] = False
+    return _numbered_anew(labels, kept, voxels, fill=chosen.fill_holes)
+
+
+def number_seeds(
+    foreground: Mask, markers: Mask, parts: NDArray[np.uint32], seeds: NDArray[np.uint32], voxels: int
+) -> int:
+    """Give each seed a number; all of a part of the foreground without any is one. How many there are."""
+    count = number_parts(foreground, parts, voxels=voxels)
+    has_seed = np.zeros(count + 1, bool)
+    for planes in planes_of(parts.shape, voxels):
+        has_seed[parts[planes][markers[planes] & foreground[planes]]] = True
+    has_seed[0] = True
+    # In the place of the numbers of the parts: which voxels are seeds.
+    for planes in planes_of(parts.shape, voxels):
+        parts[planes] = (markers[planes] & foreground[planes]) | ~has_seed[parts[planes]]
+    return number_parts(parts, seeds, CORNERS, voxels)  # type: ignore[arg-type]
+
+
+def blocks_of(shape: tuple[int, ...]) -> Iterator[tuple[Region, Region]]:
+    """Blocks of the grid, without and with their rims; a volume that is hardly larger than one is one."""
+    along = []
+    for size in shape:
+        starts = [0] if size <= BLOCK + RIM else range(0, size, BLOCK)
+        ends = [*list(starts)[1:], size]
+        along.append(
+            [
+                (slice(first, last), slice(max(0, first - RIM), min(size, last + RIM)))
+                for first, last in zip(starts, ends, strict=True)
+            ]
+        )
+    for z, y, x in itertools.product(*along):
+        yield (z[0], y[0], x[0]), (z[1], y[1], x[1])
+
+
+def flood(
+    foreground: Mask,
+    seeds: NDArray[np.uint32],
+    labels: NDArray[np.uint32],
+    core: Region,
+    block: Region,
+    spacing_um: SpacingUm,
+) -> None:
+    """Let the seeds of a block grow over its foreground; its core is written into ``labels``."""
+    inside = np.asarray(foreground[block])
+    if not inside.any():
+        labels[core] = 0
+        return
+    depth = edt.edt(inside, anisotropy=spacing_um, black_border=False).astype(np.float64)
+    depth[~np.isfinite(depth)] = 0  # all of the block is foreground
+    depth += _FINE * min(spacing_um) * _told_apart(block)
+    numbers, dense = np.unique(np.append(seeds[block], np.uint32(0)), return_inverse=True)
+    grown = watershed(-depth, dense[:-1].reshape(inside.shape).astype(np.int32), mask=inside)
+    z, y, x = (
+        slice(own.start - wide.start, own.stop - wide.start) for own, wide in zip(core, block, strict=True)
+    )
+    labels[core] = numbers[grown[z, y, x]]
+
+
+def _told_apart(block: Region) -> NDArray[np.float64]:
+    """Return numbers (Z, Y, X) from 0 to 1 by place: no two neighbours are at the same depth.
+
+    Which of them is flooded first then hangs on the volume alone, not on where a block begins.
+    """
+    z, y, x = (
+        np.arange(side.start, side.stop, dtype=np.uint32) * np.uint32(factor)
+        for side, factor in zip(block, _FACTORS, strict=True)
+    )
+    mixed = z[:, None, None] ^ y[None, :, None] ^ x[None, None]
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(_FACTORS[0])
+    return np.asarray(mixed / np.float64(2**32))
+
+
+def _numbered_anew(labels: NDArray[np.uint32], kept: Mask, voxels: int, *, fill: bool) -> int:
+    """Give the kept instances numbers in the order of their first voxels, and fill their holes."""
+    order: list[int] = []
+    seen = ~kept
+    for planes in planes_of(labels.shape, voxels):
+        found, first = np.unique(labels[planes], return_index=True)
+        new = found[np.argsort(first)]
+        new = new[~seen[new]]
+        seen[new] = True
+        order += new.tolist()
+    table = np.zeros(len(kept), np.uint32)
+    table[order] = np.arange(1, len(order) + 1)
+    for planes in planes_of(labels.shape, voxels):
+        labels[planes] = table[labels[planes]]
+    if fill:
+        fill_holes(labels, len(order))
+    return len(order)
+
+
+def fill_holes(labels: NDArray[np.uint32], count: int) -> None:
+    """Give what is enclosed by one instance, and of no other, to it."""
+    boxes: list[tuple[slice, ...] | None] = ndimage.find_objects(labels.view(np.int32), count)
+    for number, box in enumerate(boxes, 1):
+        if box is None:
+            continue
+        own = labels[box] == number
+        holes = ndimage.binary_fill_holes(own) & (labels[box] == 0)
+        if holes.any():
+            labels[box][holes] = number

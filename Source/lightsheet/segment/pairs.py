@@ -16,6 +16,7 @@ from lightsheet.segment.targets import Targets, targets_of
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
 from lightsheet.volumes.reading import read_volume
+from lightsheet.volumes.resampled import nearest, resampled, shape_for, spacing_on
 from lightsheet.volumes.tracks.ctc import IMAGES, TRUE_SEGMENTS, frames_in
 
 # Image, targets and labels in memory, and what making them takes; share of free memory they may take.
@@ -34,6 +35,7 @@ class LabelledVolume:
     targets : what the network is to tell
     foreground : (N, 3) voxels of objects, some of them
     spacing_um : voxel size (z, y, x) in micrometres
+    radius_um : median of the objects' radii, of balls of their volumes
     """
 
     name: str
@@ -42,6 +44,7 @@ class LabelledVolume:
     targets: Targets
     foreground: NDArray[np.int64]
     spacing_um: SpacingUm
+    radius_um: float
 
     @property
     def shape_zyx(self) -> ZYX:
@@ -88,7 +91,9 @@ def _from_list(where: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def read_all(places: Sequence[Path], spacing_um: SpacingUm | None, what: str) -> list[LabelledVolume]:
+def read_all(
+    places: Sequence[Path], spacing_um: SpacingUm | None, radius_voxels: float, what: str
+) -> list[LabelledVolume]:
     """Read the pairs of sequences and lists.
 
     Raises
@@ -103,7 +108,7 @@ def read_all(places: Sequence[Path], spacing_um: SpacingUm | None, what: str) ->
     taken = 0.0
     volumes = []
     for image, labels in track(pairs, what):
-        volumes.append(read_pair(image, labels, spacing_um))
+        volumes.append(read_pair(image, labels, spacing_um, radius_voxels))
         taken += _BYTES_A_VOXEL * volumes[-1].image.size
         if taken > room:
             raise SettingsError(
@@ -113,8 +118,16 @@ def read_all(places: Sequence[Path], spacing_um: SpacingUm | None, what: str) ->
     return volumes
 
 
-def read_pair(image: Path, labels: Path, spacing_um: SpacingUm | None = None) -> LabelledVolume:
+def read_pair(
+    image: Path, labels: Path, spacing_um: SpacingUm | None = None, radius_voxels: float = 0.0
+) -> LabelledVolume:
     """Read an image and its labels, and make the targets.
+
+    Parameters
+    ----------
+    image, labels : files
+    spacing_um : voxel size (z, y, x) in micrometres, if the files do not say
+    radius_voxels : if not 0, both are put on cubic voxels of which the radius of the objects has so many
 
     Raises
     ------
@@ -138,12 +151,30 @@ def read_pair(image: Path, labels: Path, spacing_um: SpacingUm | None = None) ->
     numbers, dense = np.unique(mask, return_inverse=True)
     first = 0 if numbers[0] == 0 else 1
     numbered = (dense.reshape(mask.shape) + first).astype(np.uint32)
-    inside = np.flatnonzero(numbered)
-    if not len(inside):
+    if not numbered.any():
         raise VolumeError(f"{labels}: expected at least one object, got none")
-    some = inside[:: max(1, len(inside) // 10_000)]
-    foreground = np.stack(np.unravel_index(some, mask.shape), axis=1)
+    radius_um = float(np.median(radii_um(numbered, spacing)))
     normalised = Normalization(*percentiles(volume.data)).apply(volume.data)
+    if radius_voxels:
+        wanted = shape_for(mask.shape, spacing, (radius_um / radius_voxels,) * 3)
+        normalised, numbered = resampled(normalised, wanted), nearest(numbered, wanted)
+        spacing = spacing_on(mask.shape, spacing, wanted)
+    return as_labelled(image.name, normalised, numbered, spacing, radius_um)
+
+
+def as_labelled(
+    name: str, image: Floats, labels: Labels, spacing_um: SpacingUm, radius_um: float
+) -> LabelledVolume:
+    """Make the targets of labels (Z, Y, X), and choose some voxels of their objects."""
+    inside = np.flatnonzero(labels)
+    some = inside[:: max(1, len(inside) // 10_000)]
+    foreground = np.stack(np.unravel_index(some, labels.shape), axis=1)
     return LabelledVolume(
-        image.name, normalised, numbered, targets_of(numbered, spacing), foreground, spacing
+        name, image, labels, targets_of(labels, spacing_um), foreground, spacing_um, radius_um
     )
+
+
+def radii_um(labels: Labels, spacing_um: SpacingUm) -> NDArray[np.float64]:
+    """Radius of a ball of the volume of each object (N,), micrometres; labels are dense numbers."""
+    voxels = np.bincount(labels.ravel())[1:]
+    return np.asarray(np.cbrt(voxels[voxels > 0] * np.prod(spacing_um) * 3 / (4 * np.pi)))

@@ -1,6 +1,7 @@
 """Segment images: predict, grow instances, write a label image of each."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import Floats, Region
+from lightsheet.core.axes import ZYX, Floats, Region
 from lightsheet.core.errors import ModelError
 from lightsheet.core.files import content_hash, made_alone, settings_hash
 from lightsheet.core.intensity import Normalization, percentiles
@@ -19,20 +20,31 @@ from lightsheet.inference.planning import plan_prediction
 from lightsheet.inference.predict import predict_slabs
 from lightsheet.inference.resources import Resources
 from lightsheet.inference.settings import InferenceSettings, RunSettings
+from lightsheet.models.choose import shipped_models_folder
 from lightsheet.models.folder import ModelFolder, open_model
 from lightsheet.runtimes.loading import load_model
 from lightsheet.runtimes.target import choose_target
-from lightsheet.segment.instances import instances_of
-from lightsheet.segment.maps import foreground_and_markers
+from lightsheet.segment.figures import draw_objects
+from lightsheet.segment.instances import grow
+from lightsheet.segment.maps import SURE, labels_on, probability, seeded
+from lightsheet.segment.parts import planes_of
+from lightsheet.segment.room import Room, room_for
+from lightsheet.segment.scale import find_radius_um
 from lightsheet.segment.settings import SegmentSettings
 from lightsheet.segment.train import SEGMENT
 from lightsheet.volumes.info import Overrides
-from lightsheet.volumes.labels import write_labels
+from lightsheet.volumes.labels import Labels, label_type, write_labels
 from lightsheet.volumes.lazy import LazyVolume
 from lightsheet.volumes.reading import open_volume, usable
+from lightsheet.volumes.resampled import resampled_volume, shape_for, spacing_on
 
+SHIPPED = "Segment_Nuclei3D"
 # Voxels larger or smaller by this factor than those of the training are told.
 _UNLIKE = 1.5
+# A training was on objects of one size if the largest were larger than the smallest by no more than this.
+_ONE_SIZE = 1.6
+# What a voxel of the network's grid and one of the image take while instances grow.
+_BYTES_ON_GRID, _BYTES_OF_LABEL = 11, 4
 
 
 @dataclass(frozen=True)
@@ -101,28 +113,106 @@ class Segmenter:
             if done is not None:
                 return done
             with open_volume(image, given) as volume:
-                spacing = volume.info.require_spacing()
-                self._warn(volume)
-                found = instances_of(*self._maps(volume), spacing, self._settings.instances)
-            write_labels(output, found, spacing, {"lightsheet": f"segmented by {self._folder.name}"})
-            objects = int(found.max(initial=0))
+                objects = self._write(volume, output)
             content = {"key": key, "objects": objects, "labels": content_hash(output)}
             record.write_text(json.dumps(content) + "\n", encoding="utf-8")
         return Segmented(output, False, objects)
 
-    def _maps(self, volume: LazyVolume) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Predict which voxels are of objects, and of their seeds."""
-        inputs = ImageInputs(Normalization(*percentiles(volume)))
-        model = for_volume(self._model, volume, inputs)
-        shape = volume.info.shape_zyx
-        plan = plan_prediction(shape, model.facts, model.patch_zyx, model.runtime, self._resources.limits())
-        foreground, markers = np.zeros(shape, bool), np.zeros(shape, bool)
+    def _write(self, volume: LazyVolume, output: Path) -> int:
+        """Predict, grow and write; how many objects there are."""
+        self._warn(volume)
+        radius = self.radius_um(volume)
+        grid, shape = self._grid(volume, radius), volume.shape_zyx
+        asked = _BYTES_ON_GRID * math.prod(grid) + _BYTES_OF_LABEL * math.prod(shape)
+        with room_for(asked, self._resources.limits().memory, output) as room:
+            labels, objects = self._labels(volume, grid, room)
+            said = {"lightsheet": f"segmented by {self._folder.name}", "diameter_um": round(2 * radius, 4)}
+            write_labels(output, labels, volume.info.require_spacing(), said)
+            if self._settings.view:
+                draw_objects(output.with_suffix(".png"), volume, labels)
+        return objects
+
+    def labels(self, volume: LazyVolume, radius_um: float) -> Labels:
+        """Return the objects (Z, Y, X) of a volume that fits into memory.
+
+        Parameters
+        ----------
+        radius_um : of the objects, see `radius_um`
+        """
+        return self._labels(volume, self._grid(volume, radius_um), np.zeros)[0]
+
+    def radius_um(self, volume: LazyVolume) -> float:
+        """Radius of the objects: as given, or of the training, or, where that was of many sizes, found out.
+
+        Raises
+        ------
+        MetadataError
+            When the voxel size is not known.
+        """
+        training = self._folder.settings.training
+        spacing = volume.info.require_spacing()
+        if self._settings.diameter_um is not None:
+            return self._settings.diameter_um / 2
+        voxels = self._voxels
+        least, most = training.get("radii_um", (0.0, 0.0))
+        if not voxels or most <= _ONE_SIZE * least:
+            return float(training.get("radius_um", 0.0))
+        scale = Normalization(*percentiles(volume))
+
+        def predicted(part: LazyVolume, grid: ZYX) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+            sure, markers = np.zeros(grid, np.uint8), np.zeros(grid, bool)
+            self._predict(part, grid, scale, sure, markers)
+            return sure, markers
+
+        found = find_radius_um(volume, spacing, voxels, predicted)
+        LOG.info("%s: objects of a diameter of %.3g um (--diameter_um)", volume.info.source, 2 * found)
+        return found
+
+    @property
+    def _voxels(self) -> float:
+        """Radius of objects on the network's grid, in its voxels; 0: the grid is that of the image."""
+        return float(self._folder.settings.training.get("radius_voxels", 0.0))
+
+    def _grid(self, volume: LazyVolume, radius_um: float) -> ZYX:
+        """Voxels of the grid on which the network works."""
+        if not self._voxels:
+            return volume.shape_zyx
+        cubic = (radius_um / self._voxels,) * 3
+        return shape_for(volume.shape_zyx, volume.info.require_spacing(), cubic)
+
+    def _labels(self, volume: LazyVolume, grid: ZYX, room: Room) -> tuple[Labels, int]:
+        """Predict and grow; the objects on the volume's grid, and how many."""
+        shape, how = volume.shape_zyx, self._settings.instances
+        sure, markers = room(grid, np.uint8), room(grid, bool)
+        self._predict(volume, grid, Normalization(*percentiles(volume)), sure, markers)
+        foreground, labels = room(grid, bool), room(grid, np.uint32)
+        for planes in planes_of(grid):
+            foreground[planes] = sure[planes] > how.foreground * SURE
+        step = spacing_on(shape, volume.info.require_spacing(), grid)
+        objects = grow(foreground, markers, labels, room(grid, np.uint32), step, how)
+        made: Labels = room(shape, label_type(objects))
+        for planes, part in labels_on(labels, sure, shape, objects, how):
+            made[planes] = part
+        return made, objects
+
+    def _predict(
+        self,
+        volume: LazyVolume,
+        grid: ZYX,
+        scale: Normalization,
+        sure: NDArray[np.uint8],
+        markers: NDArray[np.bool_],
+    ) -> None:
+        """Predict how sure voxels are of objects, and which are of seeds."""
+        inputs = ImageInputs(scale)
+        seen = volume if grid == volume.shape_zyx else resampled_volume(volume, grid)
+        model = for_volume(self._model, seen, inputs)
+        plan = plan_prediction(grid, model.facts, model.patch_zyx, model.runtime, self._resources.limits())
         done = 0
-        for maps in predict_slabs(volume, inputs, model, plan):
+        for maps in predict_slabs(seen, inputs, model, plan):
             planes = slice(done, done + maps.shape[1])
-            foreground[planes], markers[planes] = foreground_and_markers(maps, self._settings.instances)
+            sure[planes], markers[planes] = probability(maps), seeded(maps, self._settings.instances)
             done = planes.stop
-        return foreground, markers
 
     def _warn(self, volume: LazyVolume) -> None:
         """Tell what makes the result doubtful."""
@@ -130,7 +220,7 @@ class Segmenter:
         if reason is not None:
             LOG.warning("%s: %s; no objects are to be expected", volume.info.source, reason)
         trained = self._folder.settings.training.get("spacing_um")
-        if not isinstance(trained, list):
+        if self._folder.settings.training.get("radius_voxels") or not isinstance(trained, list):
             return
         ratios = np.array(volume.info.require_spacing()) / np.array(trained)
         if (ratios > _UNLIKE).any() or (ratios < 1 / _UNLIKE).any():
@@ -141,6 +231,11 @@ class Segmenter:
                 self._folder.name,
                 step,
             )
+
+
+def shipped_model() -> Path:
+    """Return the folder of the model that finds nuclei of any size."""
+    return shipped_models_folder() / SHIPPED
 
 
 def open_segmenter(path: Path) -> ModelFolder:

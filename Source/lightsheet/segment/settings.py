@@ -11,7 +11,9 @@ from lightsheet.segment.instances import InstanceSettings
 from lightsheet.segment.targets import OUTPUTS
 from lightsheet.training.settings import FitSettings, check_numbers, plain_fields
 
-Backbone = Literal["unet3d", "resunet3d", "unet3d_pixelshuffle", "swin_unetr", "unetr"]
+Network = Literal["unet", "vit_unet", "swinunetr"]
+_NETWORKS = {"unet": "unet3d", "vit_unet": "vit_unet", "swinunetr": "swin_unetr"}
+_LARGEST_SCALE = 2.0
 _FREE_TO_CHANGE = frozenset({"fit", "export"})
 
 
@@ -25,12 +27,21 @@ class SegmentTraining:
     """sequences and lists by whose scores the best weights are chosen; other specimens than of --train"""
     fit: FitSettings
     """how the weights are fitted"""
-    backbone: Backbone = "unet3d"
-    """network; unetr and swin_unetr need: pip install "lightsheet[monai]" """
+    model: Network = "unet"
+    """network: unet; vit_unet, a vision transformer with the way up of a U-Net, whose input has the size of
+    --patch_size; swinunetr, which needs: pip install "lightsheet[monai]" """
     feat_channels: int = 16
     """maps of the network's first level"""
     fold: Literal[1, 2] = 1
     """2 folds blocks of 2 x 2 x 2 voxels into channels before a U-Net's first level: a quarter of the work"""
+    radius_voxels: float = 10.0
+    """images are put on cubic voxels of which the radius of their objects (the median) has so many, so that
+    one network serves objects and voxels of any size; 0 leaves images as they are"""
+    scales: tuple[float, float] = (0.75, 1.33)
+    """patches are shrunk and stretched by factors between these two, along each axis a little differently"""
+    uneven: float = 0.4
+    """objects of a patch are made brighter and darker, and spotted, by factors of up to this standard
+    deviation (natural logarithm)"""
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres, if the files do not say or are wrong"""
     export: bool = True
@@ -39,16 +50,16 @@ class SegmentTraining:
     def network(self) -> dict[str, Any]:
         """Return the dictionary from which ``networks.build`` makes the network."""
         network: dict[str, Any] = {
-            "name": self.backbone,
+            "name": _NETWORKS[self.model],
             "in_channels": 1,
             "features": self.feat_channels,
             "outputs": len(OUTPUTS),
         }
-        if self.fold > 1:
+        if self.model == "unet" and self.fold > 1:
             network["fold"] = self.fold
-        if self.backbone == "unetr":
+        if self.model == "vit_unet":
             network["patch_zyx"] = list(self.fit.patch_size)
-        if self.backbone in ("unetr", "swin_unetr"):
+        if self.model != "unet":
             network["norm"] = "instance"
         return network
 
@@ -64,7 +75,15 @@ class SegmentTraining:
         SettingsError
             Naming the flag.
         """
-        check_numbers(self, positive=("feat_channels",), not_negative=())
+        check_numbers(self, positive=("feat_channels",), not_negative=("radius_voxels", "uneven"))
+        least, most = self.scales
+        if not 1 / _LARGEST_SCALE <= least <= most <= _LARGEST_SCALE:
+            raise SettingsError(
+                f"--scales: expected two factors from {1 / _LARGEST_SCALE:g} to {_LARGEST_SCALE:g}, the "
+                f"smaller first, got {least:g},{most:g}"
+            )
+        if self.fold > 1 and self.model != "unet":
+            raise SettingsError(f"--fold: expected 1 for {self.model}, got {self.fold}")
         same = set(map(str, self.train)) & set(map(str, self.val))
         if same:
             raise SettingsError(
@@ -78,3 +97,8 @@ class SegmentSettings(RunSettings):
     """How images are segmented."""
 
     instances: InstanceSettings = field(default_factory=InstanceSettings)
+    diameter_um: float | None = None
+    """diameter of the objects in micrometres; default: as in the images that the model was trained on, or
+    found out of the image where those were of many sizes"""
+    view: bool = False
+    """write a picture of each, too: NAME.png, coloured objects over planes and the projection of the image"""

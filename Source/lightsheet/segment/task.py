@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,7 +20,7 @@ from lightsheet.segment.pairs import LabelledVolume
 from lightsheet.segment.settings import SegmentTraining
 from lightsheet.segment.targets import CLASSES
 from lightsheet.training.augment import augment
-from lightsheet.training.augment_settings import AugmentSettings, read_augmentations
+from lightsheet.training.augment_settings import AugmentSettings
 from lightsheet.training.one_pass import in_one_pass
 from lightsheet.training.sampling import (
     draw_region,
@@ -29,10 +30,16 @@ from lightsheet.training.sampling import (
     volume_of_sample,
 )
 from lightsheet.training.task import Batch, Loss, Round
+from lightsheet.volumes.resampled import nearest, resampled
 
 THRESHOLDS = (0.5, 0.7)
 _VALIDATION_VOXELS = 1 << 20
 _MARKED = 4
+# How far the scale of an axis may be from that of the patch, natural logarithm.
+_UNEVEN = 0.1
+# Of spots within objects: their size in voxels, and how strong they are beside what tells objects apart; and
+# how softly factors change.
+_SPOT, _SPOTTED, _SOFT = 2.0, 0.7, 0.7
 
 
 class SegmentTask(Dataset[tuple[Tensor, ...]]):
@@ -52,7 +59,7 @@ class SegmentTask(Dataset[tuple[Tensor, ...]]):
         self, settings: SegmentTraining, train: list[LabelledVolume], val: list[LabelledVolume]
     ) -> None:
         self._settings, self._train, self._val = settings, train, val
-        self._augmentations = _without_blending(read_augmentations(settings.fit.augmentations))
+        self._augmentations = _without_blending(settings.fit.augment)
         torch.manual_seed(settings.fit.seed)
         self.network: VolumeNetwork = build(settings.network())
         shapes = {volume.name: volume.shape_zyx for volume in (*train, *val)}
@@ -62,7 +69,7 @@ class SegmentTask(Dataset[tuple[Tensor, ...]]):
     @property
     def what(self) -> str:
         """Network and volumes, for the log."""
-        return f"{self._settings.backbone} on {len(self._train)} volumes, {len(self._val)} for validation"
+        return f"{self._settings.model} on {len(self._train)} volumes, {len(self._val)} for validation"
 
     def fixed(self) -> dict[str, Any]:
         """Return the settings that a resumed run must share."""
@@ -78,10 +85,16 @@ class SegmentTask(Dataset[tuple[Tensor, ...]]):
         volume = self._train[volume_of_sample(seed, number, len(self._train))]
         rng = generator_of_sample(seed, number)
         share = self._settings.fit.foreground_share
-        region = draw_region(volume.shape_zyx, self.patch_zyx, volume.foreground, share, rng)
+        cut = stretched(self.patch_zyx, self._settings.scales, volume.shape_zyx, rng)
+        region = draw_region(volume.shape_zyx, cut, volume.foreground, share, rng)
         targets = volume.targets
-        packed = (targets.classes[region] + _MARKED * targets.markers[region]).astype(np.float32)
-        image, packed = augment(volume.image[region][None], packed, self._augmentations, rng)
+        both = targets.classes[region] + _MARKED * targets.markers[region]
+        image = resampled(volume.image[region], self.patch_zyx)
+        if self._settings.uneven:
+            labels = nearest(volume.labels[region], self.patch_zyx)
+            image *= uneven(labels, self._settings.uneven, rng)
+        packed = nearest(both, self.patch_zyx).astype(np.float32)
+        image, packed = augment(image[None], packed, self._augmentations, rng)
         wanted = packed.astype(np.int64)
         return (
             torch.from_numpy(image),
@@ -111,6 +124,35 @@ class SegmentTask(Dataset[tuple[Tensor, ...]]):
         return validation_region(
             volume.shape_zyx, volume.foreground, _VALIDATION_VOXELS, self.network.fixed_zyx
         )
+
+
+def stretched(patch_zyx: ZYX, scales: tuple[float, float], shape_zyx: ZYX, rng: np.random.Generator) -> ZYX:
+    """Draw how many voxels (Z, Y, X) of a volume become a patch."""
+    least, most = scales
+    if least == most == 1:
+        return patch_zyx
+    factors = np.exp(rng.uniform(np.log(least), np.log(most)) + rng.uniform(-_UNEVEN, _UNEVEN, 3))
+    z, y, x = (
+        min(int(size), max(1, round(patch * factor)))
+        for size, patch, factor in zip(shape_zyx, patch_zyx, factors, strict=True)
+    )
+    return z, y, x
+
+
+def uneven(labels: NDArray[Any], spread: float, rng: np.random.Generator) -> Floats:
+    """Draw factors (Z, Y, X) that make objects brighter and darker than each other, and spotted within.
+
+    Parameters
+    ----------
+    labels : objects (Z, Y, X)
+    spread : largest standard deviation of the factors, natural logarithm
+    """
+    numbers, dense = np.unique(labels, return_inverse=True)
+    of_objects = rng.normal(0, spread * rng.random(), len(numbers))
+    spots = ndimage.gaussian_filter(rng.normal(0, 1, labels.shape).astype(np.float32), _SPOT)
+    spots *= _SPOTTED * spread * rng.random() / max(float(spots.std()), 1e-9)
+    field = np.where(labels > 0, of_objects[dense.reshape(labels.shape)] + spots, 0)
+    return np.asarray(np.exp(ndimage.gaussian_filter(field.astype(np.float32), _SOFT)))
 
 
 def as_round(scores: list[list[InstanceScores]], names: list[str], picture: Floats | None) -> Round:

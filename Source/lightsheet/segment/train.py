@@ -41,8 +41,9 @@ def train(settings: SegmentTraining) -> Path:
     """
     with alone(settings.fit):
         settings.check()
-        train_volumes = read_all(settings.train, settings.spacing_um, "training volumes")
-        val_volumes = read_all(settings.val, settings.spacing_um, "validation volumes")
+        voxels = settings.radius_voxels
+        train_volumes = read_all(settings.train, settings.spacing_um, voxels, "training volumes")
+        val_volumes = read_all(settings.val, settings.spacing_um, voxels, "validation volumes")
         allow_for_networks()
         keep_freed_memory()
         task = SegmentTask(settings, train_volumes, val_volumes)
@@ -59,14 +60,16 @@ def write_model(
 ) -> ModelFolder:
     """Write the model folder."""
     spacing = [float(value) for value in np.median([volume.spacing_um for volume in volumes], axis=0)]
-    radius = float(np.median(np.concatenate([_radii(volume) for volume in volumes])))
+    radii = [volume.radius_um for volume in volumes]
+    radius = float(np.median(radii))
+    sizes = {"spacing_um": spacing, "radius_um": radius, "radii_um": [min(radii), max(radii)]}
     model = ModelSettings(
         settings.network(),
         ModelInputs((RAW_IMAGE,)),
         task.patch_zyx,
         task=SEGMENT,
         outputs=tuple(ModelOutput(name) for name in OUTPUTS),
-        training={**settings.fixed(), "spacing_um": spacing, "radius_um": radius, "steps": fitted.steps},
+        training={**settings.fixed(), **sizes, "steps": fitted.steps},
     )
     weights = read_checkpoint(fitted.weights)["network"]
     card = _card(settings, len(volumes), spacing, radius, fitted)
@@ -76,18 +79,12 @@ def write_model(
     )
 
 
-def _radii(volume: LabelledVolume) -> Floats:
-    """Radius of a ball of each object's volume, micrometres."""
-    voxels = np.bincount(volume.labels.ravel())[1:]
-    return np.cbrt(voxels[voxels > 0] * np.prod(volume.spacing_um) * 3 / (4 * np.pi))
-
-
 def _card(settings: SegmentTraining, count: int, spacing: list[float], radius: float, fitted: Fitted) -> str:
     step = ", ".join(f"{value:.3g}" for value in spacing)
     low = float(np.mean(fitted.best.get("ap50", [0.0])))
     return (
         "# Objects in 3D images\n\n"
-        f"{settings.backbone}, {settings.feat_channels} maps, trained on {count} volumes of voxels of {step} "
+        f"{settings.model}, {settings.feat_channels} maps, trained on {count} volumes of voxels of {step} "
         f"um (z, y, x), objects of a radius of about {radius:.3g} um. On the validation volumes AP at an IoU "
         f"of 0.5 is {low:.3f}.\n\nIt tells background, edge, interior and seeds of each voxel; instances "
         "grow from the seeds. Images of other voxel sizes or objects of another size are not what it has "

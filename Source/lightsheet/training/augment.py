@@ -96,16 +96,29 @@ def _other_optics(view: Floats, settings: AugmentSettings, rng: np.random.Genera
     """Change fading, contrast, blur and noise of the view alone."""
     if settings.fading and rng.random() < settings.fading:
         view = view * _fading(view.shape, settings.fading_depth, rng)
+    if settings.haze and rng.random() < settings.haze:
+        share = np.float32(rng.uniform(0.0, settings.haze_share))
+        view = view + share * (ndimage.gaussian_filter(view, settings.haze_sigma) - view)
     if rng.random() < settings.blur:
-        view = ndimage.gaussian_filter(view, rng.uniform(0.0, settings.blur_sigma))
+        sigma = rng.uniform(0.0, settings.blur_sigma)
+        more = 1.0 if settings.blur_more_along_z == 1 else rng.uniform(1.0, settings.blur_more_along_z)
+        view = ndimage.gaussian_filter(view, (more * sigma, sigma, sigma))
     if rng.random() < settings.gamma:
         view = np.sign(view) * np.abs(view) ** np.float32(rng.uniform(*settings.gamma_range))
     if rng.random() < settings.gain:
         view = view * np.float32(rng.uniform(*settings.gain_range))
     if rng.random() < settings.noise:
-        sigma = rng.uniform(0.0, settings.noise_sigma)
-        view = view + rng.normal(0.0, sigma, view.shape).astype(np.float32)
+        view = view + _noise(view.shape, settings, rng)
     return view
+
+
+def _noise(shape: tuple[int, ...], settings: AugmentSettings, rng: np.random.Generator) -> Floats:
+    sigma = rng.uniform(0.0, settings.noise_sigma)
+    noise = rng.normal(0.0, sigma, shape).astype(np.float32)
+    if not settings.noise_grain:
+        return noise
+    grained = ndimage.gaussian_filter(noise, rng.uniform(0.0, settings.noise_grain, 3))
+    return np.asarray(grained * np.float32(sigma / max(float(grained.std()), 1e-9)))
 
 
 def _fading(shape: tuple[int, ...], deepest: float, rng: np.random.Generator) -> Floats:

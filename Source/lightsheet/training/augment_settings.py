@@ -15,6 +15,8 @@ _PROBABILITIES = (
     "gamma",
     "noise",
     "blur",
+    "haze",
+    "haze_share",
     "fading",
     "clearer",
     "clearer_share",
@@ -32,8 +34,12 @@ class AugmentSettings:
     rot90 : probability of a rotation in plane by 90, 180 or 270 degrees (180 only in patches not square)
     gain : probability of other contrast in the view: times a factor within ``gain_range``
     gamma : probability of view ** exponent, with the exponent within ``gamma_range``, sign kept
-    noise : probability of Gaussian noise in the view, standard deviation up to ``noise_sigma``
-    blur : probability of a Gaussian blur of the view, sigma up to ``blur_sigma`` voxels
+    noise : probability of Gaussian noise in the view, standard deviation up to ``noise_sigma``, with grains
+        of a sigma of up to ``noise_grain`` voxels, as noise has that was brought to finer voxels
+    blur : probability of a Gaussian blur of the view, sigma up to ``blur_sigma`` voxels, along Z up to
+        ``blur_more_along_z`` times that
+    haze : probability that out-of-focus light is added: up to ``haze_share`` of the view is replaced by what
+        a Gaussian of ``haze_sigma`` voxels leaves of it
     fading : probability that the view fades further along one axis, at the patch's far end by up to
         ``fading_depth`` (natural logarithm)
     clearer : probability that the view is moved towards the fused patch, by a share of the way of up to
@@ -50,8 +56,13 @@ class AugmentSettings:
     gamma_range: tuple[float, float] = (0.9, 1.1)
     noise: float = 0.0
     noise_sigma: float = 0.02
+    noise_grain: float = 0.0
     blur: float = 0.0
     blur_sigma: float = 0.5
+    blur_more_along_z: float = 1.0
+    haze: float = 0.0
+    haze_share: float = 0.5
+    haze_sigma: float = 8.0
     fading: float = 0.0
     fading_depth: float = 1.0
     clearer: float = 0.0

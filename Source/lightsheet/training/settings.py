@@ -4,12 +4,13 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lightsheet.core.axes import ZYX
 from lightsheet.core.errors import SettingsError
-from lightsheet.training.augment_settings import read_augmentations
+from lightsheet.training.augment_settings import AugmentSettings, read_augmentations
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
@@ -92,10 +93,20 @@ class FitSettings:
         """Patches in a step, on all devices."""
         return self.batch_size * self.devices
 
+    @cached_property
+    def augment(self) -> AugmentSettings:
+        """Augmentations, read once: the file may change or vanish while a training runs.
+
+        Raises
+        ------
+        SettingsError
+            When the file can't be used.
+        """
+        return read_augmentations(self.augmentations)
+
     def fixed(self) -> dict[str, Any]:
         """Return the settings that a resumed run must share, as plain values."""
-        content = plain_fields(self, _FREE_TO_CHANGE)
-        return {**content, "augmentations": plain_fields(read_augmentations(self.augmentations))}
+        return {**plain_fields(self, _FREE_TO_CHANGE), "augmentations": plain_fields(self.augment)}
 
     def check(self) -> None:
         """Raise when settings make no sense.

@@ -47,8 +47,9 @@ class PredictCommand:
     """images: file, folder or glob"""
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """folder of the label images"""
-    model: Path
-    """model folder that segment_script.py train wrote"""
+    model: Path | None = None
+    """model folder that segment_script.py train wrote; default: Segment_Nuclei3D of resources/models, or of
+    the folder in the variable LIGHTSHEET_MODELS"""
     settings: Annotated[SegmentSettings, tyro.conf.arg(name="")] = field(default_factory=SegmentSettings)
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres, if the files do not say or are wrong"""
@@ -67,11 +68,11 @@ def run_train(command: TrainCommand) -> int:
 def run_predict(command: PredictCommand) -> int:
     """Segment all images; 1 if some could not be."""
     from lightsheet.segment.names import outputs_for  # not for --help
-    from lightsheet.segment.predict import Segmenter
+    from lightsheet.segment.predict import Segmenter, shipped_model
     from lightsheet.volumes.reading import find_volumes
 
     images = find_volumes(command.input)
-    segmenter = Segmenter(command.model, command.settings)
+    segmenter = Segmenter(command.model or shipped_model(), command.settings)
     given = Overrides(command.spacing_um, select=command.select)
     failures: list[str] = []
     for image, output in zip(images, outputs_for(images, command.output), strict=True):

@@ -15,7 +15,6 @@ from lightsheet.fuse.training.pairs import Volumes, shapes_of
 from lightsheet.fuse.training.settings import TrainSettings
 from lightsheet.fuse.training.validation import COLUMNS, Validator
 from lightsheet.networks import VolumeNetwork, build
-from lightsheet.training.augment_settings import read_augmentations
 from lightsheet.training.sampling import fit_patch
 from lightsheet.training.task import Batch, Loss, Round
 
@@ -37,7 +36,7 @@ class FusionTask:
 
     def __init__(self, settings: TrainSettings, volumes: Volumes) -> None:
         self._settings, self._volumes = settings, volumes
-        self._augmentations = read_augmentations(settings.fit.augmentations)
+        self._augmentations = settings.fit.augment
         self.network, self.patch_zyx = _network(settings, volumes)
         self.shapes = shapes_of(volumes.train).values()
         self._weights = LossWeights(settings.ssim_weight, settings.ssim_tf_weight, settings.use_fmc_loss)

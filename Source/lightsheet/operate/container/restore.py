@@ -22,7 +22,6 @@ from lightsheet.core.files import written_beside
 from lightsheet.core.progress import LOG
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.physics.settings import PHYSICS
-from lightsheet.models.choose import of_task
 from lightsheet.models.folder import FUSE, SETTINGS, ModelFolder, open_model
 from lightsheet.volumes.info import Overrides, VolumeInfo
 from lightsheet.volumes.reading import open_volume, read_info, volume_writer
@@ -52,11 +51,12 @@ class Outcome:
 
 
 def usable_models(where: Path) -> list[ModelFolder]:
-    """Open the models that fuse, in a folder or up to two below it; others are left out, with a word."""
+    """Open the models that fuse, in a folder or up to two below it; of damaged ones there is a word."""
     found = []
     for settings in sorted(path for depth in ("", "*/", "*/*/") for path in where.glob(depth + SETTINGS)):
         try:
-            found += of_task([open_model(settings.parent)], FUSE)
+            model = open_model(settings.parent)
+            found += [model] if model.settings.task == FUSE else []
         except (ModelError, OSError) as error:
             LOG.warning("model left out: %s", one_line(error))
     if found:

@@ -1,0 +1,79 @@
+"""Cellpose 3 as the challenge uses it, run by the Python of an environment of its own.
+
+Its ``nuclei`` and ``cyto3`` models are of Cellpose up to version 3, which needs an older numpy than this
+project; so it is not imported but run as a program. It gets volumes of cubic voxels, as the challenge makes
+them, and the diameter of the objects in the fused volume.
+"""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lightsheet.core.axes import Channel, Floats, SpacingUm
+from lightsheet.core.errors import LightsheetError, MissingExtraError, one_line
+from lightsheet.volumes.labels import Labels
+from lightsheet.volumes.resampled import nearest, resampled, shape_for
+
+MODELS = {"nucleus": "nuclei", "membrane": "cyto3"}
+_WORKER = Path(__file__).with_name("cellpose_worker.py")
+
+
+class CellposeError(LightsheetError):
+    """Cellpose did not do its work."""
+
+
+def by_cellpose(
+    python: Path, images: Sequence[Floats], spacing_um: SpacingUm, channel: Channel
+) -> list[Labels]:
+    """Segment volumes (Z, Y, X), the last of which is the fused one, by whose objects the diameter is set.
+
+    Parameters
+    ----------
+    python : interpreter of an environment that has Cellpose 3
+    images : volumes of one shape
+    spacing_um : voxel size (z, y, x) in micrometres
+    channel : decides on the model
+
+    Raises
+    ------
+    MissingExtraError
+        When the interpreter is missing or has no Cellpose.
+    CellposeError
+        When it ends with an error.
+    """
+    cubic = (min(spacing_um),) * 3
+    shape = images[0].shape
+    wanted = shape_for((shape[0], shape[1], shape[2]), spacing_um, cubic)
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        for number, image in enumerate(images):
+            np.save(where / f"image{number}.npy", resampled(image, wanted))
+        (where / "job.json").write_text(json.dumps({"model": MODELS[channel], "images": len(images)}))
+        _run(python, where)
+        found = [np.load(where / f"labels{number}.npy") for number in range(len(images))]
+    return [nearest(labels.astype(np.uint32), (shape[0], shape[1], shape[2])) for labels in found]
+
+
+def _run(python: Path, where: Path) -> None:
+    try:
+        done = subprocess.run(
+            [str(python), str(_WORKER), str(where)], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise MissingExtraError(
+            f"--cellpose {python}: expected a Python that has Cellpose 3, got '{error.strerror}'"
+        ) from error
+    if done.returncode and "No module named 'cellpose'" in done.stderr:
+        raise MissingExtraError(
+            f"--cellpose {python}: expected a Python that has Cellpose, got one without; make an environment "
+            'for it, and in that: pip install "cellpose<4"'
+        )
+    if done.returncode:
+        last = (done.stderr.strip() or "nothing").splitlines()[-1]
+        raise CellposeError(
+            f"--cellpose {python}: expected masks, got exit code {done.returncode}, '{one_line(last)}'"
+        )
