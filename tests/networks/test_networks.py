@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +158,27 @@ def test_networks_of_monai_behave_as_ours(network: dict[str, object], size: tupl
         assert torch.equal(built(volume), volume[:, :1])
         built.last_layer().bias[1] += 0.5
         assert torch.allclose(built(volume), volume[:, :1] + 0.5, atol=1e-6)
+
+
+def test_all_of_the_vision_transformer_takes_part_and_is_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    asked = {"name": "vit_unet", "in_channels": 1, "features": 4, "outputs": 4, "patch_zyx": [16, 32, 32]}
+    network = build({**asked, "hidden": 64})
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    volume = torch.randn(1, 1, 16, 32, 32)
+    network(volume).square().mean().backward()
+    idle = [name for name, one in network.named_parameters() if one.grad is None or not one.grad.abs().any()]
+    assert idle == []
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    again = build({**asked, "hidden": 64})
+    again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    with torch.no_grad():
+        torch.testing.assert_close(again(volume), network(volume))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    optimizer.step()
+    # But for biases, which a norm behind them takes off again.
+    kernels = {name: value for name, value in network.state_dict().items() if value.ndim > 1}
+    same = [name for name, value in kernels.items() if torch.equal(value, before[name])]
+    assert same == []  # a module made within forward would be in neither
+    with pytest.raises(ModelError, match=r"multiples of 16, got \(16, 40, 32\)"):
+        build({**asked, "patch_zyx": (16, 40, 32)})

@@ -90,14 +90,25 @@ def test_holes_within_an_object_are_filled() -> None:
     assert not open_[5, 5, 5]
 
 
+def test_specks_are_left_out_unless_the_border_cuts_them() -> None:
+    foreground = np.zeros((20, 20, 30), bool)
+    foreground[4:14, 4:14, 4:14] = True
+    foreground[10:12, 10:12, 20:22] = foreground[18:20, 10:12, 20:22] = True
+    none, seeds = np.zeros_like(foreground), np.zeros(foreground.shape, np.uint32)
+    labels = np.zeros(foreground.shape, np.uint32)
+    assert grow(foreground, none, labels, seeds, SPACING, usual_um3=1000.0) == 2
+    assert labels[19, 10, 20]
+    assert not labels[10, 10, 20]
+    assert grow(foreground, none, labels, seeds, SPACING, InstanceSettings(min_um3=0), usual_um3=1000.0) == 3
+    assert grow(foreground, none, labels, seeds, SPACING, InstanceSettings(min_um3=50)) == 1
+
+
 def test_labels_on_a_finer_grid_end_between_voxels() -> None:
     z, y, x = np.meshgrid(*[np.arange(16) + 0.5] * 3, indexing="ij")
     depth = 5 - np.sqrt((z - 8) ** 2 + (y - 8) ** 2 + (x - 8) ** 2)
     sure = np.clip((depth + 1) / 2 * SURE, 0, SURE).astype(np.uint8)
     labels = (sure > SURE / 2).astype(np.uint32)
-    fine = np.concatenate(
-        [part for _, part in labels_on(labels, sure, (64, 64, 64), 1, InstanceSettings())]
-    )
+    fine = np.concatenate([part for _, part in labels_on(labels, sure, (64, 64, 64), 1, InstanceSettings())])
     radius = np.cbrt(fine.sum() / 64 * 3 / (4 * np.pi))
     assert radius == pytest.approx(5.0, abs=0.1)
     coarse = np.cbrt(labels.sum() * 3 / (4 * np.pi))

@@ -25,7 +25,16 @@ from lightsheet.volumes.labels import Labels, read_labels, write_labels
 
 SPACING = (0.4, 0.2, 0.2)
 TRAINING = ["--patch_size", "16,48,48", "--feat_channels", "8", "--fold", "2", "--epochs", "2"]
-TRAINING += ["--radius_voxels", "5", "--samples_per_epoch", "60", "--learning_rate", "3e-3", "--accelerator", "cpu"]
+TRAINING += [
+    "--radius_voxels",
+    "5",
+    "--samples_per_epoch",
+    "60",
+    "--learning_rate",
+    "3e-3",
+    "--accelerator",
+    "cpu",
+]
 
 
 def balls(*placed: tuple[tuple[float, float, float], float]) -> Labels:

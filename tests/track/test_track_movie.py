@@ -16,9 +16,9 @@ from lightsheet.simulate.movies.folder import make_movie, movie_job
 from lightsheet.simulate.movies.specimen import Life
 from lightsheet.track.figures import places_in_tree
 from lightsheet.track.link import linked
-from lightsheet.track.objects import objects_of
 from lightsheet.track.settings import LinkSettings
 from lightsheet.volumes.labels import read_labels
+from lightsheet.volumes.objects import objects_of
 from lightsheet.volumes.tracks.lineage import Lineage, Track
 from lightsheet.volumes.tracks.tables import read_table, write_table
 from lightsheet.volumes.tracks.validate import breaches
@@ -52,9 +52,9 @@ def test_an_input_that_changes_meanwhile_is_noticed(
     source = tmp_path / "cells.csv"
     write_table(source, cells())
 
-    def linked_slowly(found: Lineage, settings: LinkSettings) -> Lineage:
+    def linked_slowly(found: Lineage, settings: LinkSettings, evidence: None) -> Lineage:
         source.write_text(source.read_text() + "999,9,1,1,1,1,1,1,1,-1,0,1\n")
-        return linked(found, settings)
+        return linked(found, settings, evidence)
 
     monkeypatch.setattr("lightsheet.track.predict.linked", linked_slowly)
     assert main([str(source), str(tmp_path / "out")]) == 2

@@ -4,8 +4,8 @@ A network is built from a small dictionary, which is kept in the model folder::
 
     build({"name": "unet3d", "in_channels": 2, "features": 16, "norm": "none", "residual": True})
 
-It takes (N, C, Z, Y, X) and returns (N, maps, Z, Y, X); ``stride_zyx`` says of what the sides must be
-multiples.
+It takes (N, C, Z, Y, X) and returns (N, maps, Z, Y, X), or, a network of crops, (N, classes); ``stride_zyx``
+says of what the sides must be multiples.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from typing import Any
 from lightsheet.core.errors import LightsheetError, ModelError, one_line
 from lightsheet.networks.asked import fewest_weights
 from lightsheet.networks.blocks import NORMS, Residual, VolumeNetwork
+from lightsheet.networks.crops import CropCNN, CropConvLSTM, CropTemporal
 from lightsheet.networks.transformers import swin_unetr, unetr
 from lightsheet.networks.unet3d import UNet3D
 from lightsheet.networks.vit_unet import VitUNet
@@ -28,6 +29,9 @@ _BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
     "unetr": unetr,
     "swin_unetr": swin_unetr,
     "vit_unet": VitUNet,
+    "crop_cnn": CropCNN,
+    "crop_convlstm": CropConvLSTM,
+    "crop_temporal": CropTemporal,
 }
 BACKBONES = tuple(_BUILDERS)
 # How PyTorch and MONAI say that sizes, types or names are wrong, or too large.

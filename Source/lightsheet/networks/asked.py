@@ -13,6 +13,9 @@ _BY_SQUARE = {
     "unetr": 4500,
     "swin_unetr": 13_000,
     "vit_unet": 15_000,
+    "crop_cnn": 280,
+    "crop_convlstm": 900,
+    "crop_temporal": 950,
 }
 _FEATURES = 1
 # Folding leaves out a level: the deepest has half as many maps.

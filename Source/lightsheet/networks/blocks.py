@@ -1,5 +1,6 @@
 """Parts of the convolutional networks: normalisation, blocks of convolutions, ways up, residual output."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -110,7 +111,7 @@ def normalisation(norm: str, channels: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm3d(channels)
     if norm == "group":
-        return nn.GroupNorm(min(_GROUPS, channels), channels)
+        return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
     return nn.Identity()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from lightsheet.core.errors import NotFoundError, VolumeError
 from lightsheet.core.names import stem_of
 from lightsheet.evaluate.cells.gain import SEEN, Gain, gain_of
-from lightsheet.segment.cellpose import by_cellpose
+from lightsheet.segment.by_cellpose import by_cellpose
 from lightsheet.segment.predict import Segmenter
 from lightsheet.segment.settings import SegmentSettings
 from lightsheet.volumes.info import Overrides

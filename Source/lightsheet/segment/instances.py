@@ -26,6 +26,8 @@ BLOCK, RIM = 192, 64
 _FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
 # By how much of a voxel depths are told apart.
 _FINE = 1e-3
+# Share of a usual object's volume that one has at least.
+_LEAST_OF_USUAL = 0.125
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class InstanceSettings:
     """least probability of a voxel to be of an object"""
     marker: float = 0.5
     """least probability of a voxel to be the seed of one"""
-    min_um3: float = 0.0
-    """smaller objects are left out, cubic micrometres"""
+    min_um3: float | None = None
+    """smaller objects are left out, cubic micrometres; default: an eighth of an object of the known diameter,
+    but none of those that the border of the image cuts"""
     fill_holes: bool = True
     """fill holes within objects"""
 
@@ -54,7 +57,7 @@ class InstanceSettings:
                 raise SettingsError(
                     f"--{name}: expected a probability above 0 and below 1, got {getattr(self, name)}"
                 )
-        if not self.min_um3 >= 0:
+        if self.min_um3 is not None and not self.min_um3 >= 0:
             raise SettingsError(f"--min_um3: expected 0 or more, got {self.min_um3:g}")
 
 
@@ -87,6 +90,7 @@ def grow(
     seeds: NDArray[np.uint32],
     spacing_um: SpacingUm,
     settings: InstanceSettings | None = None,
+    usual_um3: float = 0.0,
     voxels: int = SLAB_VOXELS,
 ) -> int:
     """Grow instances; all arrays (Z, Y, X) may be mapped from files.
@@ -96,6 +100,7 @@ def grow(
     foreground, markers, spacing_um : as for `instances_of`
     labels : gets the instances, numbered in the order of their first voxels
     seeds : room to work in
+    usual_um3 : volume of a usual object; 0 where it is not known
     voxels : that are worked on at once where no block is needed; the result does not depend on it
 
     Returns
@@ -109,7 +114,12 @@ def grow(
     sizes = np.zeros(numbered + 1, np.int64)
     for planes in planes_of(labels.shape, voxels):
         sizes += np.bincount(labels[planes].ravel(), minlength=numbered + 1)
-    kept = sizes >= max(1.0, chosen.min_um3 / float(np.prod(spacing_um)))
+    voxel = float(np.prod(spacing_um))
+    if chosen.min_um3 is not None:
+        kept = sizes >= max(1.0, chosen.min_um3 / voxel)
+    else:
+        kept = sizes >= max(1.0, _LEAST_OF_USUAL * usual_um3 / voxel)
+        kept[_at_border(labels)] = True
     kept[0] = False
     return _numbered_anew(labels, kept, voxels, fill=chosen.fill_holes)
 
@@ -182,6 +192,12 @@ def _told_apart(block: Region) -> NDArray[np.float64]:
     mixed ^= mixed >> np.uint32(15)
     mixed *= np.uint32(_FACTORS[0])
     return np.asarray(mixed / np.float64(2**32))
+
+
+def _at_border(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Numbers of the instances that the border of the volume cuts; an axis of one voxel has no border."""
+    faces = [np.unique(np.take(labels, (0, -1), axis=axis)) for axis in range(3) if labels.shape[axis] > 1]
+    return np.unique(np.concatenate([np.zeros(0, np.uint32), *faces]))
 
 
 def _numbered_anew(labels: NDArray[np.uint32], kept: Mask, voxels: int, *, fill: bool) -> int:

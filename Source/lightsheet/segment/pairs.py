@@ -19,6 +19,8 @@ from lightsheet.volumes.reading import read_volume
 from lightsheet.volumes.resampled import nearest, resampled, shape_for, spacing_on
 from lightsheet.volumes.tracks.ctc import IMAGES, TRUE_SEGMENTS, frames_in
 
+COARSE = 4.0
+"""Voxels in a radius, of the grid by which images are normalised."""
 # Image, targets and labels in memory, and what making them takes; share of free memory they may take.
 _BYTES_A_VOXEL, _SHARE_OF_MEMORY = 10, 0.6
 
@@ -35,7 +37,7 @@ class LabelledVolume:
     targets : what the network is to tell
     foreground : (N, 3) voxels of objects, some of them
     spacing_um : voxel size (z, y, x) in micrometres
-    radius_um : median of the objects' radii, of balls of their volumes
+    radius_um : median of the objects' radii, each of a ball of its volume
     """
 
     name: str
@@ -154,12 +156,24 @@ def read_pair(
     if not numbered.any():
         raise VolumeError(f"{labels}: expected at least one object, got none")
     radius_um = float(np.median(radii_um(numbered, spacing)))
-    normalised = Normalization(*percentiles(volume.data)).apply(volume.data)
-    if radius_voxels:
+    if not radius_voxels:
+        normalised = Normalization(*percentiles(volume.data)).apply(volume.data)
+    else:
+        coarse = resampled(volume.data, coarse_shape(mask.shape, spacing, radius_um))
         wanted = shape_for(mask.shape, spacing, (radius_um / radius_voxels,) * 3)
-        normalised, numbered = resampled(normalised, wanted), nearest(numbered, wanted)
+        normalised = Normalization(*percentiles(coarse)).apply(resampled(volume.data, wanted))
+        numbered = nearest(numbered, wanted)
         spacing = spacing_on(mask.shape, spacing, wanted)
     return as_labelled(image.name, normalised, numbered, spacing, radius_um)
+
+
+def coarse_shape(shape_zyx: tuple[int, ...], spacing_um: SpacingUm, radius_um: float) -> ZYX:
+    """Grid by whose percentiles images are normalised: noise has little part in its voxels, objects have all.
+
+    Of a noisy image the percentiles themselves are those of the noise, and background is far from 0.
+    """
+    z, y, x = shape_zyx
+    return shape_for((z, y, x), spacing_um, (radius_um / COARSE,) * 3)
 
 
 def as_labelled(

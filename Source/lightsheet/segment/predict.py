@@ -27,6 +27,7 @@ from lightsheet.runtimes.target import choose_target
 from lightsheet.segment.figures import draw_objects
 from lightsheet.segment.instances import grow
 from lightsheet.segment.maps import SURE, labels_on, probability, seeded
+from lightsheet.segment.pairs import coarse_shape
 from lightsheet.segment.parts import planes_of
 from lightsheet.segment.room import Room, room_for
 from lightsheet.segment.scale import find_radius_um
@@ -125,7 +126,7 @@ class Segmenter:
         grid, shape = self._grid(volume, radius), volume.shape_zyx
         asked = _BYTES_ON_GRID * math.prod(grid) + _BYTES_OF_LABEL * math.prod(shape)
         with room_for(asked, self._resources.limits().memory, output) as room:
-            labels, objects = self._labels(volume, grid, room)
+            labels, objects = self._labels(volume, radius, room)
             said = {"lightsheet": f"segmented by {self._folder.name}", "diameter_um": round(2 * radius, 4)}
             write_labels(output, labels, volume.info.require_spacing(), said)
             if self._settings.view:
@@ -139,7 +140,7 @@ class Segmenter:
         ----------
         radius_um : of the objects, see `radius_um`
         """
-        return self._labels(volume, self._grid(volume, radius_um), np.zeros)[0]
+        return self._labels(volume, radius_um, np.zeros)[0]
 
     def radius_um(self, volume: LazyVolume) -> float:
         """Radius of the objects: as given, or of the training, or, where that was of many sizes, found out.
@@ -157,11 +158,12 @@ class Segmenter:
         least, most = training.get("radii_um", (0.0, 0.0))
         if not voxels or most <= _ONE_SIZE * least:
             return float(training.get("radius_um", 0.0))
-        scale = Normalization(*percentiles(volume))
 
-        def predicted(part: LazyVolume, grid: ZYX) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        def predicted(part: LazyVolume, radius: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+            grid = self._grid(part, radius)
             sure, markers = np.zeros(grid, np.uint8), np.zeros(grid, bool)
-            self._predict(part, grid, scale, sure, markers)
+            whole = self._normalization(volume, radius)
+            self._predict(part, grid, whole, sure, markers)
             return sure, markers
 
         found = find_radius_um(volume, spacing, voxels, predicted)
@@ -180,16 +182,24 @@ class Segmenter:
         cubic = (radius_um / self._voxels,) * 3
         return shape_for(volume.shape_zyx, volume.info.require_spacing(), cubic)
 
-    def _labels(self, volume: LazyVolume, grid: ZYX, room: Room) -> tuple[Labels, int]:
+    def _normalization(self, volume: LazyVolume, radius_um: float) -> Normalization:
+        """Return how intensities are normalised, as in training."""
+        if not self._voxels:
+            return Normalization(*percentiles(volume))
+        shape = coarse_shape(volume.shape_zyx, volume.info.require_spacing(), radius_um)
+        return Normalization(*percentiles(resampled_volume(volume, shape)))
+
+    def _labels(self, volume: LazyVolume, radius_um: float, room: Room) -> tuple[Labels, int]:
         """Predict and grow; the objects on the volume's grid, and how many."""
-        shape, how = volume.shape_zyx, self._settings.instances
+        grid, shape, how = self._grid(volume, radius_um), volume.shape_zyx, self._settings.instances
         sure, markers = room(grid, np.uint8), room(grid, bool)
-        self._predict(volume, grid, Normalization(*percentiles(volume)), sure, markers)
+        self._predict(volume, grid, self._normalization(volume, radius_um), sure, markers)
         foreground, labels = room(grid, bool), room(grid, np.uint32)
         for planes in planes_of(grid):
             foreground[planes] = sure[planes] > how.foreground * SURE
         step = spacing_on(shape, volume.info.require_spacing(), grid)
-        objects = grow(foreground, markers, labels, room(grid, np.uint32), step, how)
+        usual = 4 / 3 * math.pi * radius_um**3 if self._voxels else 0.0
+        objects = grow(foreground, markers, labels, room(grid, np.uint32), step, how, usual)
         made: Labels = room(shape, label_type(objects))
         for planes, part in labels_on(labels, sure, shape, objects, how):
             made[planes] = part

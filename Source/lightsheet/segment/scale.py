@@ -15,10 +15,10 @@ from lightsheet.core.axes import ZYX, SpacingUm
 from lightsheet.segment.instances import instances_of
 from lightsheet.segment.maps import SURE
 from lightsheet.volumes.lazy import LazyVolume
-from lightsheet.volumes.resampled import resampled_volume, shape_for
+from lightsheet.volumes.resampled import resampled_volume
 
-Predicted = Callable[[LazyVolume, ZYX], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
-"""Of a volume, put on a grid of so many voxels: how sure these are of objects, and which are of seeds."""
+Predicted = Callable[[LazyVolume, float], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
+"""Of a volume whose objects have a radius: how sure voxels are of objects, and which are seeds."""
 
 _RATIO = 1.35
 # Side of the part that is looked at, in radii; what is looked at to find it, in voxels a side.
@@ -102,9 +102,7 @@ def part_around(
 
 def trial(part: LazyVolume, radius_um: float, voxels: float, predicted: Predicted) -> tuple[float, float]:
     """Return how well objects of a radius explain a part of the image, and the radius of those found."""
-    spacing = part.info.require_spacing()
-    grid = shape_for(part.shape_zyx, spacing, (radius_um / voxels,) * 3)
-    sure, markers = predicted(part, grid)
+    sure, markers = predicted(part, radius_um)
     labels = instances_of(sure > SURE / 2, markers, (1.0, 1.0, 1.0))
     sizes = np.bincount(labels.ravel())[1:]
     found = np.cbrt(3 * sizes / (4 * np.pi)) / voxels

@@ -5,6 +5,7 @@ import numpy as np
 from lightsheet.core.errors import LineageError
 from lightsheet.core.progress import LOG
 from lightsheet.track.events import chosen_together, event_weights
+from lightsheet.track.evidence import Evidence
 from lightsheet.track.frames import link_frames
 from lightsheet.track.hypotheses import (
     DIVISION,
@@ -28,13 +29,14 @@ _RADII = 4.0
 _STEPS, _FARTHEST_OF_NEIGHBOURS = 4.5, 0.8
 
 
-def linked(cells: Lineage, settings: LinkSettings) -> Lineage:
+def linked(cells: Lineage, settings: LinkSettings, evidence: Evidence | None = None) -> Lineage:
     """Say which cell came from which.
 
     Parameters
     ----------
     cells : cells of all frames; what they say of parents is left out of account
     settings : how
+    evidence : what states say of each cell; None: nothing
 
     Returns
     -------
@@ -47,13 +49,14 @@ def linked(cells: Lineage, settings: LinkSettings) -> Lineage:
     """
     settings.check()
     found = prepared(cells, settings)
-    listed = explanations(found, settings)
+    listed = explanations(found, settings, evidence)
     least = dict.fromkeys((DIVISION, SIZED), settings.min_certainty)
     parents, certainties = found.links.before.copy(), found.links.certainties.copy()
-    more = None
+    more = None if evidence is None else [evidence.of(some) for some in listed]
     if settings.solver == "global":
         listed = [steps(found), *listed]
-        more = [_also(found, some) for some in listed]
+        told = [np.zeros(len(listed[0])), *(more or [np.zeros(len(some)) for some in listed[1:]])]
+        more = [_also(found, some) + said for some, said in zip(listed, told, strict=True)]
         parents[:] = NOBODY
     numbers, certain = chosen_together(listed, event_weights(settings.events), least, more, _families(found))
     for some, taken, sure in zip(listed, numbers, certain, strict=True):
@@ -82,12 +85,13 @@ def _also(cells: Cells, some: Hypotheses) -> Places:
     return np.where(goes_on, np.maximum(odds, 0), 0.0)
 
 
-def explanations(cells: Cells, settings: LinkSettings) -> list[Hypotheses]:
+def explanations(cells: Cells, settings: LinkSettings, evidence: Evidence | None = None) -> list[Hypotheses]:
     """List the gaps and divisions that may explain tracks that begin within the movie."""
     found = gaps(cells, settings)
     if not settings.divisions:
         return [found]
-    (likely,), _ = chosen_together([found], event_weights(settings.events), {})
+    more = None if evidence is None else [evidence.of(found)]
+    (likely,), _ = chosen_together([found], event_weights(settings.events), {}, more)
     return [found, *divisions(cells, settings, found.some(likely))]
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from lightsheet import __version__
 from lightsheet.core.axes import SpacingUm
-from lightsheet.core.errors import ChangedError, OutputError
+from lightsheet.core.errors import ChangedError, OutputError, SettingsError
 from lightsheet.core.files import content_hash, explained, made_alone, settings_hash, written_beside
 from lightsheet.core.progress import LOG, track
 from lightsheet.track.events import event_weights
+from lightsheet.track.evidence import Evidence, evidence_of
 from lightsheet.track.figures import Picture, animate, draw_tree, picture_of_mask, picture_of_places
 from lightsheet.track.link import linked
 from lightsheet.track.objects import FoundCells, cells_of
@@ -25,6 +26,7 @@ from lightsheet.volumes.tracks.ctc import MASKS, TABLES, digits_for, frame_name,
 from lightsheet.volumes.tracks.geff_files import write_geff
 from lightsheet.volumes.tracks.lineage import Integers, Lineage, tracks_of
 from lightsheet.volumes.tracks.places import is_table, read_places
+from lightsheet.volumes.tracks.states import read_probabilities
 from lightsheet.volumes.tracks.tables import write_table
 
 CELLS, GRAPH, RECORD = "cells.csv", "lineage.geff", "tracking.json"
@@ -86,6 +88,8 @@ def track_movie(
     masks = None if is_table(where) else masks_in(where, given, flat=flat)
     content = _content(where, masks)
     asked: dict[str, Any] = {"given": asdict(given), "flat": flat, "view": view, "how": asdict(settings)}
+    if settings.states is not None:
+        asked["states"] = content_hash(settings.states) if settings.states.is_file() else None
     asked["events"] = {name: list(values) for name, values in event_weights(settings.events).items()}
     key = settings_hash({"of": content, **asked})
     with made_alone(output):
@@ -101,12 +105,22 @@ def track_movie(
         else:
             found = cells_of(masks, given.spacing_um)
             cells = found.cells
-        lineage = linked(cells, settings)
+        lineage = linked(cells, settings, _evidence(settings, found))
         with written_beside(output) as partial, explained(output):
             done = _written(partial, output, key, lineage, masks, found, given.spacing_um, view=view)
             if _content(where, masks) != content:
                 raise ChangedError(f"{where}: it was written to while it was read; run again")
         return done
+
+
+def _evidence(settings: LinkSettings, found: FoundCells | None) -> Evidence | None:
+    """Read what is known of the states of the cells."""
+    if settings.states is None:
+        return None
+    if found is None:
+        raise SettingsError("--states: expected masks with it, by whose labels states are known, got places")
+    states = read_probabilities(settings.states)
+    return evidence_of(found.cells.times, found.labels[found.cells.ids - 1], states, str(settings.states))
 
 
 def _content(where: Path, masks: MaskFrames | None) -> str:

@@ -30,6 +30,9 @@ class LinkSettings:
     solver: Solver = "laptrack"
     """laptrack: frame by frame (LAP), then gaps and divisions; global: all of the whole movie at once (an
     integer programme), which takes several times as long"""
+    states: Path | None = None
+    """table of the states of the cells (states.csv of classify_script.py predict): mothers that look mitotic
+    and daughters that look new speak for a division, others against it"""
     events: Path | None = None
     """what is taken for a gap and a division, as recipes/linking.py fits it to lineages; default: the shipped
     file"""

@@ -1,17 +1,15 @@
 """What is to be tracked: frames of masks in a folder or one file, or a table of places."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightsheet.core.axes import SpacingUm
-from lightsheet.core.errors import LineageError, NotFoundError, VolumeError
+from lightsheet.core.errors import NotFoundError, VolumeError
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
-from lightsheet.volumes.reading import TIFF_SUFFIXES, each_frame, read_info
-
-_NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)$")
+from lightsheet.volumes.numbered import check_no_gap, numbered_files
+from lightsheet.volumes.reading import each_frame, read_info
 
 
 @dataclass(frozen=True)
@@ -71,34 +69,12 @@ def masks_in(where: Path, given: Overrides, *, flat: bool = False) -> MaskFrames
         When frames are missing, or the folder holds files of several kinds.
     """
     if where.is_dir() and where.suffix.lower() != ".zarr":
-        return MaskFrames([(path, given) for path in _numbered_in(where)], str(where))
+        files = numbered_files(where, "masks")
+        check_no_gap(files, where)
+        return MaskFrames([(path, given) for path in files.values()], str(where))
     if not where.exists():
         raise NotFoundError(f"{where}: expected a folder of masks, a file of them, or a table, got nothing")
     frames = each_frame(where, given)
     if flat and len(frames) == 1:
         return MaskFrames([(where, frames[0])], str(where), read_info(where, frames[0]).shape_zyx[0])
     return MaskFrames([(where, frame) for frame in frames], str(where))
-
-
-def _numbered_in(folder: Path) -> list[Path]:
-    """Files of a folder whose names differ in a number at their end only, in its order."""
-    kinds: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = _NUMBERED.fullmatch(path.stem)
-        if path.suffix.lower() in TIFF_SUFFIXES and match is not None and not path.name.startswith("."):
-            kinds.setdefault(match["name"], {})[int(match["number"])] = path
-    if not kinds:
-        raise NotFoundError(
-            f"{folder}: expected masks, numbered by frame (mask000.tif and so on), got a folder without any"
-        )
-    if len(kinds) > 1:
-        names = ", ".join(f"{name}*" for name in sorted(kinds))
-        raise LineageError(f"{folder}: expected masks of one movie, got {names}; give a folder for each")
-    (found,) = kinds.values()
-    missing = sorted(set(range(min(found), max(found) + 1)) - set(found))
-    if missing:
-        raise LineageError(
-            f"{folder}: expected a mask of each frame from {min(found)} to {max(found)}, "
-            f"{', '.join(map(str, missing[:5]))} are missing"
-        )
-    return [found[number] for number in sorted(found)]

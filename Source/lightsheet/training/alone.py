@@ -8,7 +8,7 @@ from lightsheet.core.files import made_alone
 from lightsheet.core.locks import sweep_folder
 from lightsheet.core.processes import end_with_parent
 from lightsheet.training.records import PICTURES
-from lightsheet.training.settings import FitSettings
+from lightsheet.training.settings import TrainerSettings
 
 # Set for the processes of a training on several devices; that of number 0 started the others.
 _NUMBERS = ("LOCAL_RANK", "RANK")
@@ -20,7 +20,7 @@ def is_first_process() -> bool:
 
 
 @contextlib.contextmanager
-def alone(settings: FitSettings) -> Iterator[None]:
+def alone(settings: TrainerSettings) -> Iterator[None]:
     """Keep others from the logs and the model of a training; what a killed one left half-written is removed.
 
     Raises

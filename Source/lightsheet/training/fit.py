@@ -16,10 +16,10 @@ from lightsheet.core.progress import LOG
 from lightsheet.core.threads import thread_count
 from lightsheet.training.checkpoint import BEST, LAST, check_same_run, load_pretrained, read_checkpoint
 from lightsheet.training.course import Course
-from lightsheet.training.keeper import RunKeeper
+from lightsheet.training.keeper import RunKeeper, out_of_patience
 from lightsheet.training.precision import Accelerator, accelerator_for, arithmetic_for
 from lightsheet.training.sampling import sample_numbers, samples_per_epoch
-from lightsheet.training.settings import FitSettings
+from lightsheet.training.settings import TrainerSettings
 from lightsheet.training.state import TrainingState
 from lightsheet.training.stopping import Stopping
 from lightsheet.training.task import Batch, Task
@@ -47,7 +47,7 @@ class Fitted:
     is_first: bool = True
 
 
-def fit(task: Task, settings: FitSettings) -> Fitted:
+def fit(task: Task, settings: TrainerSettings) -> Fitted:
     """Train a task; a run that was stopped goes on.
 
     Raises
@@ -70,7 +70,9 @@ def fit(task: Task, settings: FitSettings) -> Fitted:
     course = Course(per_epoch * settings.epochs, seconds)
     if resumed is not None:
         course.go_on(resumed)
-    if resumed is not None and course.progress >= 1.0:
+    if resumed is not None and (
+        course.progress >= 1.0 or out_of_patience(settings, resumed["best"], course.step, per_epoch)
+    ):
         LOG.info("%s: training is done already, writing the model folder", settings.output_path)
         fallbacks = int(resumed.get("watch", {}).get("fallbacks", 0))
         return _fitted(settings, dict(resumed["best"]), course, fallbacks)
@@ -94,7 +96,13 @@ def fit(task: Task, settings: FitSettings) -> Fitted:
 
 
 def _run(
-    task: Task, settings: FitSettings, state: TrainingState, fabric: Fabric, keeper: RunKeeper, *, new: bool
+    task: Task,
+    settings: TrainerSettings,
+    state: TrainingState,
+    fabric: Fabric,
+    keeper: RunKeeper,
+    *,
+    new: bool,
 ) -> None:
     """Go through the samples that no earlier step has seen."""
     loader = _loader(task, settings, state.course, fabric)
@@ -116,7 +124,7 @@ def _run(
             raise Stopped(signal.SIGTERM)
 
 
-def _loader(task: Task, settings: FitSettings, course: Course, fabric: Fabric) -> "DataLoader[Batch]":
+def _loader(task: Task, settings: TrainerSettings, course: Course, fabric: Fabric) -> "DataLoader[Batch]":
     """Read patches from the first sample that no earlier step has seen."""
     batch, ranks = settings.batch_size, fabric.world_size
     numbers = sample_numbers(
@@ -141,13 +149,13 @@ def _start_worker(_number: int) -> None:
     keep_freed_memory()
 
 
-def _workers(settings: FitSettings, accelerator: Accelerator) -> int:
+def _workers(settings: TrainerSettings, accelerator: Accelerator) -> int:
     if settings.num_workers >= 0:
         return settings.num_workers
     return 0 if accelerator == "cpu" else min(_MOST_WORKERS, thread_count())
 
 
-def _find_checkpoint(task: Task, settings: FitSettings) -> dict[str, Any] | None:
+def _find_checkpoint(task: Task, settings: TrainerSettings) -> dict[str, Any] | None:
     """Content of the last checkpoint of this run; one that is not wanted is moved aside, never deleted."""
     last = settings.logs / LAST
     if not last.exists():
@@ -166,14 +174,14 @@ def _find_checkpoint(task: Task, settings: FitSettings) -> dict[str, Any] | None
 
 
 def _fitted(
-    settings: FitSettings, best: dict[str, Any], course: Course, fallbacks: int, *, is_first: bool = True
+    settings: TrainerSettings, best: dict[str, Any], course: Course, fallbacks: int, *, is_first: bool = True
 ) -> Fitted:
     minutes = round(course.elapsed_s / 60, 2)
     return Fitted(settings.logs / BEST, best, course.step, minutes, fallbacks, is_first)
 
 
 def _tell_plan(
-    task: Task, settings: FitSettings, samples: int, arithmetic: str, accelerator: Accelerator
+    task: Task, settings: TrainerSettings, samples: int, arithmetic: str, accelerator: Accelerator
 ) -> None:
     end = f"{settings.epochs} epochs"
     if settings.max_minutes is not None:

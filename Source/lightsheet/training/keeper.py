@@ -11,12 +11,21 @@ from tqdm import tqdm
 from lightsheet.core.progress import LOG, SECONDS_BETWEEN_LINES
 from lightsheet.training.checkpoint import BEST, LAST, write_checkpoint
 from lightsheet.training.records import RunLog
-from lightsheet.training.settings import FitSettings
+from lightsheet.training.settings import TrainerSettings
 from lightsheet.training.state import TrainingState, weights_in
 from lightsheet.training.task import Round, Task
 
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _STEPS_BETWEEN_KEEPS = 200
+
+
+def out_of_patience(
+    settings: TrainerSettings, best: Mapping[str, Any], step: int, steps_per_epoch: int
+) -> bool:
+    """Whether the score has not become better for as long as is waited for it."""
+    if settings.patience is None or not best:
+        return False
+    return bool(step - best["step"] >= settings.patience * steps_per_epoch)
 
 
 class RunKeeper:
@@ -39,7 +48,7 @@ class RunKeeper:
     def __init__(
         self,
         task: Task,
-        settings: FitSettings,
+        settings: TrainerSettings,
         state: TrainingState,
         fabric: Fabric,
         steps_per_epoch: int,
@@ -94,10 +103,17 @@ class RunKeeper:
         self._show()
         if over or (self._state.course.step % self._steps_per_epoch == 0 and not stopping):
             self.end_epoch()
+            over = self._state.everywhere(over or self._out_of_patience())
             self._save(finished=over)
         elif stopping or self._state.everywhere(now - self._saved_at > _SECONDS_BETWEEN_CHECKPOINTS):
             self._save(finished=False)
         self._waiting_since = time.monotonic()
+        return over
+
+    def _out_of_patience(self) -> bool:
+        over = out_of_patience(self._settings, self.best, self._state.course.step, self._steps_per_epoch)
+        if over:
+            LOG.info("no better score for %d epochs: training ends (--patience)", self._settings.patience)
         return over
 
     def _look(self) -> None:

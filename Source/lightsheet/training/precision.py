@@ -7,7 +7,7 @@ import torch
 from lightsheet.core.axes import ZYX
 from lightsheet.core.errors import SettingsError
 from lightsheet.runtimes.torch_runtime import computes_in_bf16
-from lightsheet.training.settings import FitSettings
+from lightsheet.training.settings import TrainerSettings
 
 Arithmetic = Literal["bf16", "fp16", "fp32"]
 Accelerator = Literal["cpu", "gpu"]
@@ -18,7 +18,7 @@ DTYPES: dict[Arithmetic, torch.dtype] = {
 }
 
 
-def accelerator_for(settings: FitSettings) -> Accelerator:
+def accelerator_for(settings: TrainerSettings) -> Accelerator:
     """Kind of device: as given, or a GPU where there is one.
 
     Raises
@@ -39,7 +39,7 @@ def accelerator_for(settings: FitSettings) -> Accelerator:
 
 
 def arithmetic_for(
-    settings: FitSettings, accelerator: Accelerator, patch: ZYX, stride_zyx: ZYX
+    settings: TrainerSettings, accelerator: Accelerator, patch: ZYX, stride_zyx: ZYX
 ) -> Arithmetic:
     """Precision of the network: as given, or bf16 where the hardware computes with it.
 

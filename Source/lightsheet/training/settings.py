@@ -20,6 +20,7 @@ _FREE_TO_CHANGE = frozenset(
         "output_path",
         "log_path",
         "epochs",
+        "patience",
         "max_minutes",
         "accelerator",
         "num_workers",
@@ -27,12 +28,12 @@ _FREE_TO_CHANGE = frozenset(
         "pretrained",
     }
 )
-_POSITIVE = ("epochs", "batch_size", "learning_rate", "devices", "max_minutes")
+_POSITIVE = ("epochs", "batch_size", "learning_rate", "devices", "max_minutes", "patience")
 _NOT_NEGATIVE = ("weight_decay", "gradient_clip")
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class TrainerSettings:
     """How the weights are fitted, for how long, on what machine, and where to."""
 
     output_path: Path
@@ -42,17 +43,12 @@ class FitSettings:
     pretrained: Path | None = None
     """model folder or checkpoint whose weights are the start"""
 
-    patch_size: ZYX = (64, 256, 256)
-    """training patch Z,Y,X in voxels; shrinks, with a message, when volumes are smaller"""
-    foreground_share: float = 0.75
-    """share of the patches that contain a voxel of the specimen chosen at random"""
-    augmentations: Path | None = None
-    """JSON file of augmentations, or 'none'; default: flips and rotations by 90 degrees in plane"""
-
     epochs: int = 100
     """epochs to train, unless --max_minutes ends it earlier"""
     samples_per_epoch: int = -1
     """patches in an epoch; -1: as many voxels as the training volumes have"""
+    patience: int | None = None
+    """end after so many epochs without a better score; default: go on to the end"""
     max_minutes: float | None = None
     """end after this time; the learning rate follows the clock so that it still falls to its end"""
     batch_size: int = 1
@@ -93,20 +89,9 @@ class FitSettings:
         """Patches in a step, on all devices."""
         return self.batch_size * self.devices
 
-    @cached_property
-    def augment(self) -> AugmentSettings:
-        """Augmentations, read once: the file may change or vanish while a training runs.
-
-        Raises
-        ------
-        SettingsError
-            When the file can't be used.
-        """
-        return read_augmentations(self.augmentations)
-
     def fixed(self) -> dict[str, Any]:
         """Return the settings that a resumed run must share, as plain values."""
-        return {**plain_fields(self, _FREE_TO_CHANGE), "augmentations": plain_fields(self.augment)}
+        return plain_fields(self, _FREE_TO_CHANGE)
 
     def check(self) -> None:
         """Raise when settings make no sense.
@@ -121,11 +106,59 @@ class FitSettings:
                 f"--samples_per_epoch: expected at least 1, or -1 for automatic, got {self.samples_per_epoch}"
             )
         check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE)
-        for name in ("foreground_share", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"--{name}: expected a number from 0 to 1, got {getattr(self, name)}")
+        check_share(self, "ema")
+
+
+@dataclass(frozen=True)
+class FitSettings(TrainerSettings):
+    """How the weights are fitted to patches of volumes."""
+
+    patch_size: ZYX = (64, 256, 256)
+    """training patch Z,Y,X in voxels; shrinks, with a message, when volumes are smaller"""
+    foreground_share: float = 0.75
+    """share of the patches that contain a voxel of the specimen chosen at random"""
+    augmentations: Path | None = None
+    """JSON file of augmentations, or 'none'; default: flips and rotations by 90 degrees in plane"""
+
+    @cached_property
+    def augment(self) -> AugmentSettings:
+        """Augmentations, read once: the file may change or vanish while a training runs.
+
+        Raises
+        ------
+        SettingsError
+            When the file can't be used.
+        """
+        return read_augmentations(self.augmentations)
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the settings that a resumed run must share, as plain values."""
+        return {**super().fixed(), "augmentations": plain_fields(self.augment)}
+
+    def check(self) -> None:
+        """Raise when settings make no sense.
+
+        Raises
+        ------
+        SettingsError
+            Naming the flag.
+        """
+        super().check()
+        check_share(self, "foreground_share")
         if min(self.patch_size) < 1:
             raise SettingsError(f"--patch_size: expected three sizes Z,Y,X above 0, got {self.patch_size}")
+
+
+def check_share(settings: Any, name: str) -> None:
+    """Raise when a field is no share of something.
+
+    Raises
+    ------
+    SettingsError
+        Naming the flag.
+    """
+    if not 0 <= getattr(settings, name) <= 1:
+        raise SettingsError(f"--{name}: expected a number from 0 to 1, got {getattr(settings, name)}")
 
 
 def check_numbers(settings: Any, positive: Sequence[str], not_negative: Sequence[str]) -> None:

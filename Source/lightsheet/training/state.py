@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightsheet.networks import VolumeNetwork
 from lightsheet.training.course import Course, WeightAverage, rate_factor
 from lightsheet.training.precision import DTYPES, Arithmetic
-from lightsheet.training.settings import FitSettings
+from lightsheet.training.settings import TrainerSettings
 from lightsheet.training.task import Batch, Task
 from lightsheet.training.watch import Watch, largest_gradient
 
@@ -33,7 +33,7 @@ class TrainingState:
     """
 
     def __init__(
-        self, task: Task, settings: FitSettings, course: Course, arithmetic: Arithmetic, fabric: Fabric
+        self, task: Task, settings: TrainerSettings, course: Course, arithmetic: Arithmetic, fabric: Fabric
     ) -> None:
         self.network: VolumeNetwork = task.network
         self.course = course
@@ -143,7 +143,7 @@ def weights_in(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
         network.train(training)
 
 
-def _optimizer(network: VolumeNetwork, settings: FitSettings) -> torch.optim.Optimizer:
+def _optimizer(network: VolumeNetwork, settings: TrainerSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "radam":
         return torch.optim.RAdam(network.parameters(), lr=settings.learning_rate)
     return torch.optim.AdamW(

@@ -16,7 +16,8 @@ from scipy import sparse
 from lightsheet.core.axes import ZYX, Floats, SpacingUm
 from lightsheet.volumes.lazy import LazyVolume
 
-Weights = sparse.csr_array
+Weights = Any
+"""Weights (new, old) along an axis, sparse."""
 
 
 def shape_for(shape_zyx: ZYX, spacing_um: SpacingUm, wanted_um: SpacingUm) -> ZYX:

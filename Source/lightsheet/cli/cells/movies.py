@@ -11,6 +11,8 @@ from lightsheet.core.axes import ZYX, SpacingUm
 from lightsheet.core.errors import EXIT_OK, SettingsError
 from lightsheet.core.progress import LOG
 
+_SHORTEST_CYCLE = 10
+
 
 @dataclass(frozen=True)
 class MovieSettings:
@@ -37,6 +39,10 @@ class MovieSettings:
     """voxel size Z,Y,X in micrometres instead of the one imitated"""
     cells: int | None = None
     """cells in the first frame, at most; default: two of five that there is room for"""
+    cycle: float = 40.0
+    """frames from one division of a cell to the next, on the average"""
+    death: float = 0.002
+    """chance of a cell to die, a frame"""
     views: bool = False
     """write one view of each fused image, too (studies only)"""
     seed: int = 0
@@ -51,6 +57,11 @@ def run(settings: MovieSettings) -> int:
         raise SettingsError(
             f"--count, --seed: expected at least 1 and 0, got {settings.count} and {settings.seed}"
         )
+    if settings.cycle < _SHORTEST_CYCLE or not 0 <= settings.death <= 1:
+        raise SettingsError(
+            f"--cycle, --death: expected at least {_SHORTEST_CYCLE} frames and a chance from 0 to 1, got "
+            f"{settings.cycle:g} and {settings.death:g}"
+        )
     study = None if settings.study == "sim+" else settings.study
     if settings.views and study is None:
         raise SettingsError("--views: expected a study (--study 1), as sim+ has no views, got sim+")
@@ -64,6 +75,8 @@ def run(settings: MovieSettings) -> int:
             spacing_um=settings.spacing_um,
             cells=settings.cells,
             views=settings.views,
+            cycle_frames=settings.cycle,
+            death=settings.death,
         )
         new = make_movie(settings.output, job)
         LOG.info(

@@ -81,6 +81,8 @@ def movie_job(
     life: Life | None = None,
     cells: int | None = None,
     views: bool = False,
+    cycle_frames: float = 40.0,
+    death: float = 0.002,
 ) -> MovieJob:
     """Fill in what was not given: voxel size and nuclei of the study, or of Fluo-N3DH-SIM+.
 
@@ -98,7 +100,14 @@ def movie_job(
         raise SettingsError(f"--study: expected sim+ or one of {', '.join(map(str, PRESETS))}, got {study}")
     step = spacing_um or (SIM_PLUS if study is None else PRESETS[study].spacing_for(size))
     diameter = _DIAMETER_SIM_PLUS_UM if study is None else PRESETS[study].nucleus_um
-    lives = life or Life(diameter, step_um=0.04 * diameter, drift_um=0.01 * diameter, jump_um=0.25 * diameter)
+    lives = life or Life(
+        diameter,
+        cycle_frames,
+        death,
+        step_um=0.04 * diameter,
+        drift_um=0.01 * diameter,
+        jump_um=0.25 * diameter,
+    )
     return MovieJob(study, seed, sequence, frames, size, step, lives, cells, views)
 
 

@@ -19,7 +19,31 @@ from lightsheet.volumes.labels import Labels
 from lightsheet.volumes.resampled import nearest, resampled, shape_for
 
 MODELS = {"nucleus": "nuclei", "membrane": "cyto3"}
-_WORKER = Path(__file__).with_name("cellpose_worker.py")
+# Run by the other Python: the diameter of the objects in the last volume, and all segmented with it.
+_PROGRAM = """
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from cellpose import models
+
+
+def main() -> None:
+    where = Path(sys.argv[1])
+    job = json.loads((where / "job.json").read_text())
+    images = [np.load(where / f"image{number}.npy") for number in range(job["images"])]
+    whole = models.Cellpose(gpu=False, model_type=job["model"])
+    middle = images[-1][len(images[-1]) // 2]
+    diameter = float(whole.eval(middle, channels=[0, 0], diameter=None)[3])
+    for number, image in enumerate(images):
+        found = whole.eval(image, channels=[0, 0], diameter=diameter, do_3D=True, z_axis=0, anisotropy=1.0)[0]
+        np.save(where / f"labels{number}.npy", np.asarray(found))
+
+
+if __name__ == "__main__":
+    main()
+"""
 
 
 class CellposeError(LightsheetError):
@@ -61,7 +85,11 @@ def by_cellpose(
 def _run(python: Path, where: Path) -> None:
     try:
         done = subprocess.run(
-            [str(python), str(_WORKER), str(where)], capture_output=True, text=True, check=False
+            [str(python), "-c", _PROGRAM, str(where)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=where,  # beside this file lie modules of ours, which its Python must not find
         )
     except OSError as error:
         raise MissingExtraError(

@@ -1,0 +1,129 @@
+"""Tell states: of crops, of a nucleus, of all nuclei of a time point, of a whole movie."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightsheet.classify.calibrate import calibration_of
+from lightsheet.classify.crops import Crops
+from lightsheet.classify.rules import STATES
+from lightsheet.classify.task import raw_of
+from lightsheet.classify.train import CLASSIFY
+from lightsheet.core.errors import ModelError, VolumeError
+from lightsheet.models.choose import shipped_models_folder
+from lightsheet.models.folder import open_model
+from lightsheet.runtimes.loading import network_of
+from lightsheet.runtimes.target import Device, choose_target
+from lightsheet.volumes.tracks.lineage import Integers, Places
+
+SHIPPED = "NucleusState"
+_FLIPS = ((), (-1,), (-2,), (-2, -1))
+
+
+def shipped_model() -> Path:
+    """Return the folder of the model that tells states of nuclei."""
+    return shipped_models_folder() / SHIPPED
+
+
+@dataclass(frozen=True)
+class Told:
+    """States that were told.
+
+    Attributes
+    ----------
+    embryos, frames, labels : of each nucleus (N,)
+    places_um : centre z, y, x (N, 3)
+    probabilities : of each of `rules.STATES` (N, states)
+    true : state by the lineage, -1 where it is not known (N,)
+    flags : as of `crops.Crops` (N,)
+    """
+
+    embryos: NDArray[np.str_]
+    frames: Integers
+    labels: Integers
+    places_um: Places
+    probabilities: NDArray[np.float64]
+    true: Integers
+    flags: Integers
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.labels)
+
+    @property
+    def states(self) -> Integers:
+        """Most probable state of each (N,), an index into `rules.STATES`."""
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
+
+class StateTeller:
+    """Tells states of crops; the model is loaded once.
+
+    Raises
+    ------
+    ModelError
+        When the model folder is missing, damaged or for another task.
+    """
+
+    def __init__(self, model: Path, device: Device = "auto", *, flips: bool = True) -> None:
+        folder = open_model(model)
+        if folder.settings.task != CLASSIFY:
+            raise ModelError(
+                f"{model}: expected a model that tells states, got one of task {folder.settings.task!r}"
+            )
+        self.name = folder.name
+        training = folder.settings.training
+        self.voxels = folder.settings.patch_zyx[0]
+        self._calibration = calibration_of(training, len(STATES), str(model))
+        self._device = torch.device(choose_target(device, "fp32", "torch").device)
+        self._network = network_of(folder).eval().to(self._device)
+        self._flips = _FLIPS if flips else _FLIPS[:1]
+
+    def tell(self, parts: Iterable[Crops]) -> Told:
+        """Tell the states of crops, some at a time.
+
+        Raises
+        ------
+        VolumeError
+            When there is none, or the crops have another size than the model learnt.
+        """
+        told = list(self._each(parts))
+        if not told:
+            raise VolumeError("states: expected at least one nucleus, got none")
+        return joined(told)
+
+    def _each(self, parts: Iterable[Crops]) -> Iterator[Told]:
+        for crops in parts:
+            self._check(crops)
+            raw = np.mean(
+                [
+                    raw_of(self._network, np.flip(crops.data, axes) if axes else crops.data, self._device)
+                    for axes in self._flips
+                ],
+                axis=0,
+            )
+            yield Told(
+                crops.embryos,
+                crops.frames,
+                crops.labels,
+                crops.places_um,
+                self._calibration.probabilities(raw),
+                crops.states,
+                crops.flags,
+            )
+
+    def _check(self, crops: Crops) -> None:
+        if crops.voxels != self.voxels:
+            raise VolumeError(
+                f"crops: expected cubes of {self.voxels} voxels as {self.name} learnt, got {crops.voxels}"
+            )
+
+
+def joined(parts: Sequence[Told]) -> Told:
+    """Join what was told of several time points."""
+    names = ("embryos", "frames", "labels", "places_um", "probabilities", "true", "flags")
+    return Told(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -1,0 +1,229 @@
+"""States of nuclei: all networks on the same held-out embryos, and what states do for the tracker.
+
+Simulated movies like Fluo-N3DH-SIM+, with short cycles and many deaths; embryos of other seeds are held out.
+Each network is trained for the same time with each seed; intervals are over seeds (mean and standard
+deviation). Beside them what geometry alone tells (volume, brightness and spread within the mask at three time
+points; a gradient boosting of scikit-learn), and the network that sees one time point (cnn). Then the
+tracker: on masks of which some are left out, some are split and some are made up, divisions are found with
+and without the states that the best network tells of those masks.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from benchmarks.common import Bars, say, table
+from lightsheet.classify.crops import FRAMES, MASK, Crops, read_crops, write_crops
+from lightsheet.classify.extract import CropSettings
+from lightsheet.classify.movie import extract, tell_movie
+from lightsheet.classify.movies import movie_files
+from lightsheet.classify.predict import StateTeller
+from lightsheet.classify.rules import STATES
+from lightsheet.classify.settings import CropFit, StateTraining
+from lightsheet.classify.train import train
+from lightsheet.evaluate.cells.lineages import score_lineage
+from lightsheet.evaluate.cells.states import reliability, state_scores
+from lightsheet.simulate.movies.folder import make_movie, movie_job
+from lightsheet.track.predict import track_movie
+from lightsheet.track.settings import LinkSettings
+from lightsheet.volumes.info import Overrides
+from lightsheet.volumes.labels import Labels, read_labels, write_labels
+from lightsheet.volumes.objects import objects_of
+from lightsheet.volumes.tracks.ctc import MASKS, TRUE_TRACKS, frame_name, frames_in, read_tracks
+from lightsheet.volumes.tracks.lineage import Lineage, lineage_of
+from lightsheet.volumes.tracks.tables import read_table
+
+MODELS = ("ours", "4ncnn", "3ncnn", "cnn", "rnn")
+SHAPE, VOXELS, CYCLE, DEATH, CELLS = (40, 144, 144), 24, 14.0, 0.03, 60
+LEFT_OUT, SPLIT, MADE_UP = 0.04, 0.03, 0.03
+_MATCH_UM = 2.0
+
+
+def main() -> int:
+    """Print the tables; 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/states"), help="folder of all that is made")
+    parser.add_argument("--embryos", type=int, default=8, help="to learn from; half as many are held out")
+    parser.add_argument("--frames", type=int, default=26)
+    parser.add_argument("--minutes", type=float, default=2.0, help="of each training")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--seed", type=int, default=500, help="of the movies")
+    arguments = parser.parse_args()
+    work: Path = arguments.work
+    seen = crops_of(work, "train", arguments.embryos, arguments.frames, arguments.seed)
+    held = crops_of(work, "test", max(2, arguments.embryos // 2), arguments.frames, arguments.seed + 1)
+    counts = np.bincount(held.states, minlength=len(STATES))
+    told = ", ".join(f"{count} {name}" for count, name in zip(counts, STATES, strict=True))
+    say(f"{len(seen)} crops to learn from, {len(held)} held out: {told}")
+    rows, mean_f1, errors = [], {}, {}
+    for name in arguments.models:
+        runs = [trained(work, name, seed, arguments.minutes, held) for seed in range(1, arguments.seeds + 1)]
+        rows.append(row(name, runs))
+        mean_f1[name] = float(np.mean([run.macro_f1 for run in runs]))
+        errors[name] = float(np.mean([run.error for run in runs]))
+        say(f"  {name}: done")
+    rows.append(row("geometry alone", [by_geometry(seen, held)]))
+    table(("network", "macro F1", *STATES, "calibration error", "ms a nucleus"), rows)
+    before, after = feedback(work, arguments.seed + 1, max(2, arguments.embryos // 2))
+    bars = Bars()
+    bars.at_least("macro F1 of ours", mean_f1["ours"], 0.95, judged=True)
+    bars.at_most("calibration error of ours", errors["ours"], 0.03, judged=True)
+    for name in mean_f1:
+        if name != "ours":
+            bars.at_least(f"ours against {name}", mean_f1["ours"], mean_f1[name])
+    bars.at_most("division errors with states, of those without", after / max(before, 1), 1 / 3, judged=True)
+    return 1 if bars.missed else 0
+
+
+def crops_of(work: Path, name: str, embryos: int, frames: int, seed: int) -> Crops:
+    """Simulate movies and cut their crops."""
+    kept = work / f"{name}.h5"
+    folder = work / name
+    for sequence in range(1, embryos + 1):
+        job = movie_job(None, seed, sequence, frames, SHAPE, cells=CELLS, cycle_frames=CYCLE, death=DEATH)
+        make_movie(folder, job)
+    if not kept.is_file():
+        movies = [movie_files(folder / f"{sequence:02d}") for sequence in range(1, embryos + 1)]
+        write_crops(kept, extract(movies, CropSettings(voxels=VOXELS), Overrides()))
+    return read_crops(kept)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Scores of one training on the embryos held out."""
+
+    macro_f1: float
+    f1: dict[str, float]
+    error: float
+    milliseconds: float
+
+
+def trained(work: Path, name: str, seed: int, minutes: float, held: Crops) -> Run:
+    """Train a network on some embryos, part of which choose and calibrate it; score it on the others."""
+    fit = CropFit(work / f"{name}_{seed}", max_minutes=minutes, seed=seed, accelerator="cpu", patience=None)
+    folder = train(StateTraining((work / "train.h5",), fit, model=name))  # type: ignore[arg-type]
+    teller = StateTeller(folder, "cpu", flips=name == "ours")
+    begun = time.monotonic()
+    told = teller.tell([held])
+    return scored(told.probabilities, held, 1000 * (time.monotonic() - begun) / len(held))
+
+
+def scored(probabilities: NDArray[np.float64], held: Crops, milliseconds: float) -> Run:
+    """Score probabilities (N, states)."""
+    scores = state_scores(held.states, probabilities.argmax(axis=1), STATES)
+    return Run(scores.macro_f1, dict(scores.f1), reliability(probabilities, held.states).error, milliseconds)
+
+
+def by_geometry(seen: Crops, held: Crops) -> Run:
+    """Score what volume, brightness and spread within the mask tell, without a network."""
+    model = HistGradientBoostingClassifier(random_state=0, class_weight="balanced")
+    model.fit(geometry(seen), seen.states)
+    return scored(np.asarray(model.predict_proba(geometry(held))), held, 0.0)
+
+
+def geometry(crops: Crops) -> NDArray[np.float64]:
+    """Return volume, extents, and mean and spread of brightness at three time points, of each crop."""
+    found = []
+    for crop in crops.data.astype(np.float32):
+        within = crop[MASK] > 0.5
+        places = np.argwhere(within)
+        extent = np.sort(np.linalg.eigvalsh(np.cov(places.T))) if len(places) > 3 else np.zeros(3)
+        told = [value for image in crop[:FRAMES] for value in (image[within].mean(), image[within].std())]
+        found.append([within.sum(), *extent, *told] if len(places) else [0.0] * (4 + 2 * FRAMES))
+    return np.array(found)
+
+
+def row(name: str, runs: list[Run]) -> tuple[str, ...]:
+    """Return a row of the table: mean and standard deviation over seeds."""
+    f1 = [run.macro_f1 for run in runs]
+    each = (f"{np.nanmean([run.f1[state] for run in runs]):.3f}" for state in STATES)
+    error = float(np.mean([run.error for run in runs]))
+    milliseconds = float(np.mean([run.milliseconds for run in runs]))
+    return name, f"{np.mean(f1):.3f} +- {np.std(f1):.3f}", *each, f"{error:.3f}", f"{milliseconds:.1f}"
+
+
+def feedback(work: Path, seed: int, embryos: int) -> tuple[int, int]:
+    """Track imperfect masks with and without states; division errors of both."""
+    del seed
+    rows, errors = [], [0, 0]
+    teller = StateTeller(work / "ours_1", "cpu")
+    for sequence in range(1, embryos + 1):
+        images = work / "test" / f"{sequence:02d}"
+        truth = work / "test" / f"{sequence:02d}_GT" / "TRA"
+        masks = imperfect(truth, work / f"masks_{sequence:02d}", sequence)
+        told = work / f"told_{sequence:02d}"
+        tell_movie(movie_files(images, masks), told, teller, Overrides())
+        true = true_lineage(truth)
+        for place, states in enumerate((None, told / "states.csv")):
+            result = work / f"tracked_{sequence:02d}_{place}"
+            track_movie(masks, result, LinkSettings(states=states), Overrides())
+            found = read_table(result / "cells.csv")
+            right, missed, wrong = score_lineage(true, found, match_um=_MATCH_UM, frames=1).divisions
+            errors[place] += missed + wrong
+            way = "with states" if states else "without"
+            rows.append((f"{sequence:02d}, {way}", str(right), str(missed), str(wrong)))
+    table(("divisions in imperfect masks", "right", "missed", "wrong"), rows)
+    return errors[0], errors[1]
+
+
+def imperfect(truth: Path, folder: Path, seed: int) -> Path:
+    """Write true masks of which some objects are left out, some are split and some are made up."""
+    rng = np.random.default_rng(seed)
+    for frame, path in frames_in(truth, TRUE_TRACKS).paths.items():
+        mask, spacing = read_labels(path)
+        write_labels(folder / frame_name(MASKS, frame, 3), spoilt(mask, rng), spacing)
+    return folder
+
+
+def spoilt(mask: Labels, rng: np.random.Generator) -> Labels:
+    """Spoil a mask; labels are drawn anew and tell nothing."""
+    found = objects_of(mask)
+    new = np.zeros(mask.shape, np.uint32)
+    numbers = 1 + rng.permutation(3 * len(found.labels))
+    grid = np.stack(np.indices(mask.shape))
+    for place, label in enumerate(found.labels):
+        if rng.random() < LEFT_OUT:
+            continue
+        own = mask == label
+        new[own] = numbers[3 * place]
+        if rng.random() < SPLIT:
+            way = rng.normal(size=3)
+            side = np.tensordot(way, grid - found.centres[place][:, None, None, None], axes=1) > 0
+            new[own & side] = numbers[3 * place + 1]
+        if rng.random() < MADE_UP:
+            centre = rng.uniform(0, mask.shape)
+            ball = ((grid - centre[:, None, None, None]) ** 2).sum(axis=0) < 36
+            new[ball & (new == 0)] = numbers[3 * place + 2]
+    return new
+
+
+def true_lineage(truth: Path) -> Lineage:
+    """Read places and parents of true tracks."""
+    ids: list[int] = []
+    times: list[int] = []
+    parents: list[int] = []
+    places = []
+    last: dict[int, int] = {}
+    mother = {one.label: one.parent for one in read_tracks(truth / "man_track.txt")}
+    for frame, path in frames_in(truth, TRUE_TRACKS).paths.items():
+        mask, spacing = read_labels(path)
+        found = objects_of(mask)
+        now = {}
+        for label, centre in zip(found.labels.tolist(), found.centres, strict=True):
+            ids.append(len(ids))
+            times.append(frame)
+            places.append(centre * np.array(spacing))
+            parents.append(last.get(label, last.get(mother[label], -1)))
+            now[label] = ids[-1]
+        last |= now
+    return lineage_of(ids, times, np.array(places), parents)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
