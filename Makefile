@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-durations check bench bench-real bench-reconstruct bench-quality models container \
+.PHONY: help demo test test-slow test-all test-durations check bench bench-real bench-reconstruct bench-quality models segmenter states container \
 	test-container test-engine test-lowest lock clean
 
 help: ## list the targets
@@ -69,6 +69,12 @@ bench-quality: .venv/.ready ## scores of our models, the published ways and doin
 
 models: .venv/.ready ## train the models of resources/models, on simulated data and real stacks (hours on two cores)
 	$(BIN)/python -m recipes.models --start resources/starts/Generalist $(if $(wildcard ../shared/data),--stacks ../shared/data)
+
+segmenter: .venv/.ready ## train resources/models/Segment_Nuclei3D, on simulated movies and real stacks (an hour on two cores)
+	$(BIN)/python -m recipes.segmenter $(if $(wildcard ../shared/data),--stacks ../shared/data)
+
+states: .venv/.ready ## train resources/models/NucleusState, on simulated movies (half an hour on two cores)
+	$(BIN)/python -m recipes.states
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock' --override Docker/without_torch.txt $(if $(UPGRADE),--upgrade)

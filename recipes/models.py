@@ -242,10 +242,15 @@ def flags_of(options: list[str]) -> list[str]:
     return [word if number % 2 else f"--{word}" for number, word in enumerate(options)]
 
 
-def ship(trained: Path, target: Path) -> None:
-    """Write the model again with weights of half precision, unless it is there already."""
+def ship(trained: Path, target: Path, more: str = "") -> None:
+    """Write the model again with weights of half precision, unless it is there already.
+
+    Parameters
+    ----------
+    more : text that is added to its card
+    """
     model = open_model(trained)
-    card = (trained / "README.md").read_text(encoding="utf-8")
+    card = (trained / "README.md").read_text(encoding="utf-8") + more
     if target.is_dir() and (target / "README.md").read_text(encoding="utf-8").strip() == card.strip():
         sys.stdout.write(f"{target}: is there already\n")
         return

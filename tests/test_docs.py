@@ -17,8 +17,8 @@ ROOMS = ("Source/", "docs/", "benchmarks/", "resources/", "tests/", "splits/", "
 SMALLER = {  # what the README says for real stacks -> what a test of seconds needs
     "--count 14": "--count 6",
     "--shape 48,160,160": "--shape 16,32,32",
-    "--frames 12": "--frames 2 --shape 32,64,64",
     "--max_minutes 3": "--epochs 1 --samples_per_epoch 2 --feat_channels 4",
+    "--max_minutes 2": "--epochs 1 --samples_per_epoch 32 --features 4",
 }
 TRAINING = "--epochs 1 --samples_per_epoch 2 --patch_size 16,16,16 --feat_channels 4"
 

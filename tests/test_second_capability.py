@@ -22,6 +22,7 @@ from lightsheet.runtimes.parity import HeldOut
 from lightsheet.training.checkpoint import read_checkpoint
 from lightsheet.training.settings import FitSettings
 from lightsheet.training.state import TrainingState
+from lightsheet.training.task import Round
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.lazy import LazyVolume
 from networks_in_memory import maps_in_one_pass
@@ -157,3 +158,17 @@ def test_it_is_chosen_among_models_of_several_tasks(model: ModelFolder, tmp_path
     assert choose_for(view, of_task(both, "fuse")).model == fusing
     with pytest.raises(ModelError, match="expected a model that fuses, got one of task 'balls'"):
         load_fusion_model(model, "cpu")
+
+
+def test_training_ends_when_the_score_gets_no_better(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BallTask, "validate", lambda *_, **__: Round(0.0, [0.0], {"error": 1.0}, "the same"))
+    with caplog.at_level("INFO"):
+        train_balls(settings(tmp_path, epochs=9, samples_per_epoch=3, patience=2))
+    lines = [record.getMessage() for record in caplog.records]
+    assert "no better score for 2 epochs: training ends (--patience)" in lines
+    assert sum(line.startswith("epoch") for line in lines) == 3  # before the first step, and two epochs
+    with caplog.at_level("INFO"):
+        train_balls(settings(tmp_path, epochs=9, samples_per_epoch=3, patience=2))
+    assert any("training is done already" in record.getMessage() for record in caplog.records)

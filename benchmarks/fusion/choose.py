@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
 from lightsheet.core.axes import Channel, SpacingUm
-from lightsheet.models.choose import choose_measured, shipped_models
+from lightsheet.models.choose import choose_measured, of_task, shipped_models
 from lightsheet.models.fingerprint import describe_kinds
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings
+from lightsheet.models.folder import FUSE, ModelFolder, ModelInputs, ModelSettings
 from lightsheet.models.kinds import (
     CHANNEL_WEIGHTS,
     TEMPERATURE,
@@ -89,7 +89,7 @@ def main() -> int:
     if arguments.real is not None:
         return channels_of_real(arguments.real)
     started = time.monotonic()
-    trained = [] if arguments.models is None else shipped_models(arguments.models)
+    trained = [] if arguments.models is None else of_task(shipped_models(arguments.models), FUSE)
     seen = 0 if trained else arguments.training
     first = 1000 * arguments.seed + (500 if arguments.calibrate else 0)
     jobs = [

@@ -45,8 +45,8 @@ from lightsheet.fuse.inputs import NetworkInputs, prepare_inputs
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.settings import Light
 from lightsheet.fuse.physics.step import PhysicsVolume
-from lightsheet.models.choose import choose_for, shipped_models
-from lightsheet.models.folder import ModelFolder, open_model
+from lightsheet.models.choose import choose_for, of_task, shipped_models
+from lightsheet.models.folder import FUSE, ModelFolder, open_model
 from lightsheet.runtimes.blocks import predict_block
 from lightsheet.runtimes.loading import LoadedModel, load_model
 from lightsheet.specimen.measure import measure
@@ -216,7 +216,7 @@ def nearest_size(view: View) -> ModelFolder:
 
 @lru_cache(maxsize=1)
 def _models() -> list[ModelFolder]:
-    return shipped_models()
+    return of_task(shipped_models(), FUSE)
 
 
 @lru_cache(maxsize=32)

@@ -7,7 +7,9 @@ import pytest
 
 from lightsheet.cli.main import SUBCOMMANDS
 
-COMMANDS = [*(name for name in SUBCOMMANDS if name != "segment"), "segment train", "segment predict"]
+PARTS = {"segment": ("train", "predict"), "classify": ("extract", "clean", "train", "predict")}
+COMMANDS = [name for name in SUBCOMMANDS if name not in PARTS]
+COMMANDS += [f"{name} {part}" for name, parts in PARTS.items() for part in parts]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

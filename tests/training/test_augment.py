@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from lightsheet.core.errors import SettingsError
 from lightsheet.training.augment import augment
 from lightsheet.training.augment_settings import AugmentSettings, read_augmentations
+from lightsheet.training.settings import FitSettings
 
 NOTHING = AugmentSettings(flip_zyx=(0, 0, 0), rot90=0)
 
@@ -189,3 +190,31 @@ def test_wrong_files_of_augmentations_are_refused(tmp_path: Path, content: str, 
 def test_missing_file_of_augmentations(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--augmentations .*expected a readable JSON file, got 'No such"):
         read_augmentations(tmp_path / "none.json")
+
+
+def test_grains_and_haze_keep_their_strength() -> None:
+    rng = np.random.default_rng(0)
+    view = np.zeros((1, 24, 24, 24), np.float32)
+    sigmas = []
+    for _ in range(20):
+        noisy, _ = augment(view, view[0], AugmentSettings(noise=1.0, noise_sigma=0.5, noise_grain=2.0), rng)
+        sigmas.append(float(noisy.std()))
+        neighbours = np.corrcoef(noisy[0, :, :, 1:].ravel(), noisy[0, :, :, :-1].ravel())[0, 1]
+        assert neighbours > -0.05
+    assert max(sigmas) <= 0.5
+    assert max(sigmas) > 0.3
+    spot = np.zeros((1, 24, 24, 24), np.float32)
+    spot[0, 12, 12, 12] = 100
+    hazy, _ = augment(spot, spot[0], AugmentSettings(haze=1.0, haze_share=0.5, haze_sigma=2.0), rng)
+    assert 50 <= hazy.max() < 100
+    assert hazy.sum() == pytest.approx(100, rel=0.05)
+
+
+def test_a_file_that_vanishes_while_a_training_runs_does_not_end_it(tmp_path: Path) -> None:
+    path = tmp_path / "augment.json"
+    path.write_text('{"noise": 0.5}')
+    settings = FitSettings(tmp_path / "m", augmentations=path)
+    before = settings.fixed()
+    path.unlink()
+    assert settings.fixed() == before
+    assert settings.augment.noise == 0.5

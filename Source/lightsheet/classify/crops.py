@@ -24,8 +24,8 @@ from lightsheet.volumes.tracks.lineage import Integers, Places
 FRAMES = 3
 CHANNELS = FRAMES + 1
 MASK = FRAMES
-NO_BEFORE, NO_AFTER, CUT = 1, 2, 4
-"""Flags: no image before, none after, a part of the cube lies outside of the image."""
+NO_BEFORE, NO_AFTER, CUT, PADDED = 1, 2, 4, 8
+"""Flags: no image before, none after, the border cuts the nucleus, a part of the cube lies outside."""
 _FORMAT = "lightsheet crops 1"
 _MUCH_OUTSIDE = 0.02
 
@@ -42,7 +42,7 @@ class Crops:
     frames, labels : frame, and label in its mask (N,)
     families : number of the first forebear within the movie (N,)
     places_um : centre z, y, x (N, 3)
-    flags : sum of `NO_BEFORE`, `NO_AFTER`, `CUT` (N,)
+    flags : sum of `NO_BEFORE` and so on (N,)
     side_um : side of each cube (N,)
     """
 
@@ -159,7 +159,7 @@ class Cutter:
         return (weights * inside[:, None]).astype(np.float32), float(inside.mean())
 
 
-def is_cut(outside: float) -> bool:
+def is_padded(outside: float) -> bool:
     """Whether so large a share of a cube outside of the image is told."""
     return outside > _MUCH_OUTSIDE
 

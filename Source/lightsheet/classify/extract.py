@@ -7,7 +7,17 @@ import numpy as np
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from lightsheet.classify.crops import CHANNELS, CUT, FRAMES, NO_AFTER, NO_BEFORE, Crops, Cutter, is_cut
+from lightsheet.classify.crops import (
+    CHANNELS,
+    CUT,
+    FRAMES,
+    NO_AFTER,
+    NO_BEFORE,
+    PADDED,
+    Crops,
+    Cutter,
+    is_padded,
+)
 from lightsheet.classify.movies import Cells, MovieFiles
 from lightsheet.classify.rules import UNKNOWN, families_of, states_of
 from lightsheet.core.axes import Floats
@@ -166,15 +176,16 @@ def _cut(
         for image in seen
     ]
     data = np.zeros((len(rows), CHANNELS, *(settings.voxels,) * 3), np.float16)
-    flags = np.full(len(rows), missing, np.int64)
+    cut = np.unique(np.concatenate([np.take(mask, (0, -1), axis=axis).ravel() for axis in range(3)]))
+    flags = np.where(np.isin(cells.labels[rows], cut), missing | CUT, missing).astype(np.int64)
     for place, row in enumerate(rows):
         centre = cells.centres[row]
         for channel in range(FRAMES):
             image = seen[channel]
             cube, outside = cutter.image(now if image is None else image, centre + shifts[channel])
             data[place, channel] = cube
-            if channel == 1 and is_cut(outside):
-                flags[place] |= CUT
+            if channel == 1 and is_padded(outside):
+                flags[place] |= PADDED
         data[place, FRAMES] = cutter.mask(mask, int(cells.labels[row]), centre)
     return Crops(
         data,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightsheet.classify.crops import CUT, NO_AFTER, NO_BEFORE
+from lightsheet.classify.crops import CUT, NO_AFTER, NO_BEFORE, PADDED
 from lightsheet.classify.predict import Told
 from lightsheet.classify.report import COLOURS, Picture, part, png, write_page
 from lightsheet.classify.rules import STATES, UNKNOWN
@@ -29,7 +29,12 @@ COLUMNS = (
     "true_state",
     "remark",
 )
-_REMARKS = {NO_BEFORE: "no image before", NO_AFTER: "no image after", CUT: "cut by the border"}
+_REMARKS = {
+    NO_BEFORE: "no image before",
+    NO_AFTER: "no image after",
+    CUT: "cut by the border",
+    PADDED: "cube partly outside",
+}
 _LARGEST = 520
 _TINT = 0.55
 

@@ -76,6 +76,8 @@ def write_model(
         outputs=tuple(ModelOutput(name) for name in STATES),
         training={
             **settings.fixed(),
+            "train": [path.name for path in settings.train],
+            "val": [path.name for path in settings.val],
             "side_um": [float(seen.side_um.min()), float(seen.side_um.max())],
             "calibration": [calibration.temperature, *calibration.offsets],
             "steps": fitted.steps,

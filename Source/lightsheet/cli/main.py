@@ -20,6 +20,10 @@ SUBCOMMANDS = {
         "train a network that finds objects in images, and find them",
     ),
     "track": ("lightsheet.cli.cells.track", "link cells over time, from masks or places"),
+    "classify": (
+        "lightsheet.cli.cells.classify",
+        "tell the states of nuclei over time, and train networks that do",
+    ),
     "validate": (
         "lightsheet.cli.cells.validate",
         "check folders against the rules of the Cell Tracking Challenge",

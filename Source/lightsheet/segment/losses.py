@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightsheet.segment.targets import CLASSES
+from lightsheet.segment.targets import CLASS_WEIGHTS, CLASSES
 
-CLASS_WEIGHTS = (0.2, 0.5, 0.3)
 MARKER_WEIGHT = 2.0
 _SMOOTH = 1.0
 

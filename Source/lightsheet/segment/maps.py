@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lightsheet.core.axes import ZYX, Floats
 from lightsheet.segment.instances import InstanceSettings
 from lightsheet.segment.parts import planes_of
-from lightsheet.segment.targets import CLASSES
+from lightsheet.segment.targets import CLASS_WEIGHTS, CLASSES
 from lightsheet.volumes.labels import Labels, label_type
 from lightsheet.volumes.resampled import nearest_along, resampled_planes
 
@@ -20,11 +20,14 @@ _SLAB = 1 << 24
 def probability(maps: Floats) -> NDArray[np.uint8]:
     """Probability of each voxel to be of an object, up to `SURE`.
 
+    The loss weighs the classes (`targets.CLASS_WEIGHTS`), and a network learns to say rare ones too often by
+    as much; that is taken off, so that surfaces lie where they are.
+
     Parameters
     ----------
     maps : (4, Z, Y, X) background, edge, interior before the softmax, marker before the sigmoid
     """
-    raw = maps[: len(CLASSES)]
+    raw = maps[: len(CLASSES)] - np.log(np.float32(CLASS_WEIGHTS))[:, None, None, None]
     shares = np.exp(raw - raw.max(axis=0))
     return np.asarray(np.rint((1 - shares[0] / shares.sum(axis=0)) * SURE).astype(np.uint8))
 

@@ -17,6 +17,8 @@ from lightsheet.volumes.labels import Labels
 BACKGROUND, EDGE, INTERIOR = 0, 1, 2
 CLASSES = ("background", "edge", "interior")
 OUTPUTS = (*CLASSES, "marker")
+CLASS_WEIGHTS = (0.2, 0.5, 0.3)
+"""Of the classes in the loss."""
 EDGE_SHARE = 0.3
 """Thickness of the edge, in radii of the largest ball inside an object."""
 MARKER_SHARE = 0.55

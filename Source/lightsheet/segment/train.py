@@ -62,6 +62,7 @@ def write_model(
     spacing = [float(value) for value in np.median([volume.spacing_um for volume in volumes], axis=0)]
     radii = [volume.radius_um for volume in volumes]
     radius = float(np.median(radii))
+    named = {"train": [path.name for path in settings.train], "val": [path.name for path in settings.val]}
     sizes = {"spacing_um": spacing, "radius_um": radius, "radii_um": [min(radii), max(radii)]}
     model = ModelSettings(
         settings.network(),
@@ -69,7 +70,7 @@ def write_model(
         task.patch_zyx,
         task=SEGMENT,
         outputs=tuple(ModelOutput(name) for name in OUTPUTS),
-        training={**settings.fixed(), **sizes, "steps": fitted.steps},
+        training={**settings.fixed(), **named, **sizes, "steps": fitted.steps},
     )
     weights = read_checkpoint(fitted.weights)["network"]
     card = _card(settings, len(volumes), spacing, radius, fitted)
