@@ -176,7 +176,8 @@ def _cut(
         for image in seen
     ]
     data = np.zeros((len(rows), CHANNELS, *(settings.voxels,) * 3), np.float16)
-    cut = np.unique(np.concatenate([np.take(mask, (0, -1), axis=axis).ravel() for axis in range(3)]))
+    wide = [axis for axis in range(3) if mask.shape[axis] > 1]  # a movie in 2D has no border along Z
+    cut = np.unique(np.concatenate([np.take(mask, (0, -1), axis=axis).ravel() for axis in wide]))
     flags = np.where(np.isin(cells.labels[rows], cut), missing | CUT, missing).astype(np.int64)
     for place, row in enumerate(rows):
         centre = cells.centres[row]

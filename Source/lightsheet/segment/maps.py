@@ -27,7 +27,7 @@ def probability(maps: Floats) -> NDArray[np.uint8]:
     ----------
     maps : (4, Z, Y, X) background, edge, interior before the softmax, marker before the sigmoid
     """
-    raw = maps[: len(CLASSES)] - np.log(np.float32(CLASS_WEIGHTS))[:, None, None, None]
+    raw = maps[: len(CLASSES)] - np.log(np.array(CLASS_WEIGHTS, np.float32))[:, None, None, None]
     shares = np.exp(raw - raw.max(axis=0))
     return np.asarray(np.rint((1 - shares[0] / shares.sum(axis=0)) * SURE).astype(np.uint8))
 

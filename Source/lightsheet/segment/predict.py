@@ -30,7 +30,7 @@ from lightsheet.segment.maps import SURE, labels_on, probability, seeded
 from lightsheet.segment.pairs import coarse_shape
 from lightsheet.segment.parts import planes_of
 from lightsheet.segment.room import Room, room_for
-from lightsheet.segment.scale import find_radius_um
+from lightsheet.segment.scale import find_radius_um, noise_in
 from lightsheet.segment.settings import SegmentSettings
 from lightsheet.segment.train import SEGMENT
 from lightsheet.volumes.info import Overrides
@@ -44,6 +44,9 @@ SHIPPED = "Segment_Nuclei3D"
 _UNLIKE = 1.5
 # A training was on objects of one size if the largest were larger than the smallest by no more than this.
 _ONE_SIZE = 1.6
+# Images of less noise (of their range) are put on voxels so much finer: surfaces get more exact, within the
+# sizes that the training shrinks and stretches objects to.
+_CLEAN, _FINER, _LEAST_SCALE = 0.005, 1.4, 0.75
 # What a voxel of the network's grid and one of the image take while instances grow.
 _BYTES_ON_GRID, _BYTES_OF_LABEL = 11, 4
 
@@ -123,7 +126,7 @@ class Segmenter:
         """Predict, grow and write; how many objects there are."""
         self._warn(volume)
         radius = self.radius_um(volume)
-        grid, shape = self._grid(volume, radius), volume.shape_zyx
+        grid, shape = self._fine_grid(volume, radius), volume.shape_zyx
         asked = _BYTES_ON_GRID * math.prod(grid) + _BYTES_OF_LABEL * math.prod(shape)
         with room_for(asked, self._resources.limits().memory, output) as room:
             labels, objects = self._labels(volume, radius, room)
@@ -182,6 +185,15 @@ class Segmenter:
         cubic = (radius_um / self._voxels,) * 3
         return shape_for(volume.shape_zyx, volume.info.require_spacing(), cubic)
 
+    def _fine_grid(self, volume: LazyVolume, radius_um: float) -> ZYX:
+        """Voxels of the grid on which the network works, finer where the image is clean."""
+        grid = self._grid(volume, radius_um)
+        scales = self._folder.settings.training.get("scales", (1.0, 1.0))
+        if not self._voxels or min(scales) > _LEAST_SCALE:
+            return grid
+        noise = noise_in(resampled_volume(volume, grid), self._normalization(volume, radius_um))
+        return self._grid(volume, radius_um / _FINER) if noise < _CLEAN else grid
+
     def _normalization(self, volume: LazyVolume, radius_um: float) -> Normalization:
         """Return how intensities are normalised, as in training."""
         if not self._voxels:
@@ -191,7 +203,7 @@ class Segmenter:
 
     def _labels(self, volume: LazyVolume, radius_um: float, room: Room) -> tuple[Labels, int]:
         """Predict and grow; the objects on the volume's grid, and how many."""
-        grid, shape, how = self._grid(volume, radius_um), volume.shape_zyx, self._settings.instances
+        grid, shape, how = self._fine_grid(volume, radius_um), volume.shape_zyx, self._settings.instances
         sure, markers = room(grid, np.uint8), room(grid, bool)
         self._predict(volume, grid, self._normalization(volume, radius_um), sure, markers)
         foreground, labels = room(grid, bool), room(grid, np.uint32)

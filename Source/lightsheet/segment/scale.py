@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lightsheet.core.axes import ZYX, SpacingUm
+from lightsheet.core.intensity import Normalization
 from lightsheet.segment.instances import instances_of
 from lightsheet.segment.maps import SURE
 from lightsheet.volumes.lazy import LazyVolume
@@ -28,6 +29,8 @@ _FEWEST_VOXELS, _MOST_OF_FIELD = 2.0, 0.35
 _FITS = 1.6
 # Radii agree that differ by less than this, natural logarithm.
 _AGREE = 0.15
+# Planes by which noise is judged; a normal standard deviation, of the median of its absolutes.
+_PLANES, _OF_MEDIAN = 16, 1.4826
 
 
 def find_radius_um(volume: LazyVolume, spacing_um: SpacingUm, voxels: float, predicted: Predicted) -> float:
@@ -64,6 +67,21 @@ def agreed(trials: Sequence[tuple[float, float]]) -> float:
     return (
         float(np.exp((weights * np.log(found)).sum() / weights.sum())) if weights.sum() else float(found[0])
     )
+
+
+def noise_in(volume: LazyVolume, scale: Normalization) -> float:
+    """Return the noise of an image, in shares of its normalised range, by what a slight blur takes off.
+
+    Parameters
+    ----------
+    volume : counts on the network's grid; its middle planes are looked at
+    scale : how they are normalised
+    """
+    depth = volume.shape_zyx[0]
+    first = max(0, depth // 2 - _PLANES // 2)
+    seen = scale.apply(volume.read(first, min(depth, first + _PLANES)))
+    taken_off = seen - ndimage.gaussian_filter(seen, 1.0)
+    return float(_OF_MEDIAN * np.median(np.abs(taken_off)))
 
 
 def radii(shape_zyx: ZYX, spacing_um: SpacingUm) -> Iterator[float]:
