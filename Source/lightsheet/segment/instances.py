@@ -171,10 +171,13 @@ def flood(
     depth = edt.edt(inside, anisotropy=spacing_um, black_border=False).astype(np.float64)
     depth[~np.isfinite(depth)] = 0  # all of the block is foreground
     depth += _FINE * min(spacing_um) * _told_apart(block)
-    numbers, dense = np.unique(np.append(seeds[block], np.uint32(0)), return_inverse=True)
-    grown = watershed(-depth, dense[:-1].reshape(inside.shape).astype(np.int32), mask=inside)
+    own = np.asarray(seeds[block])
+    numbers = np.append(np.uint32(0), np.unique(own[own > 0]))
+    dense = np.zeros(int(numbers[-1]) + 1, np.int32)
+    dense[numbers] = np.arange(len(numbers))
+    grown = watershed(-depth, dense[own], mask=inside)
     z, y, x = (
-        slice(own.start - wide.start, own.stop - wide.start) for own, wide in zip(core, block, strict=True)
+        slice(side.start - wide.start, side.stop - wide.start) for side, wide in zip(core, block, strict=True)
     )
     labels[core] = numbers[grown[z, y, x]]
 
