@@ -70,7 +70,7 @@ def main() -> int:
         say(f"  {name}: done")
     rows.append(row("geometry alone", [by_geometry(seen, held)]))
     table(("network", "macro F1", *STATES, "calibration error", "ms a nucleus"), rows)
-    before, after = feedback(work, arguments.seed + 1, max(2, arguments.embryos // 2))
+    before, after = feedback(work, max(2, arguments.embryos // 2))
     bars = Bars()
     bars.at_least("macro F1 of ours", mean_f1["ours"], 0.95, judged=True)
     bars.at_most("calibration error of ours", errors["ours"], 0.03, judged=True)
@@ -148,9 +148,8 @@ def row(name: str, runs: list[Run]) -> tuple[str, ...]:
     return name, f"{np.mean(f1):.3f} +- {np.std(f1):.3f}", *each, f"{error:.3f}", f"{milliseconds:.1f}"
 
 
-def feedback(work: Path, seed: int, embryos: int) -> tuple[int, int]:
+def feedback(work: Path, embryos: int) -> tuple[int, int]:
     """Track imperfect masks with and without states; division errors of both."""
-    del seed
     rows, errors = [], [0, 0]
     teller = StateTeller(work / "ours_1", "cpu")
     for sequence in range(1, embryos + 1):

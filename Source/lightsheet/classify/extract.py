@@ -26,6 +26,7 @@ from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.core.progress import track
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
+from lightsheet.volumes.objects import ball_radius
 from lightsheet.volumes.reading import read_volume
 from lightsheet.volumes.resampled import resampled
 from lightsheet.volumes.tracks.lineage import Integers, Places
@@ -67,7 +68,7 @@ class CropSettings:
 def usual_side_um(cells: Cells) -> float:
     """Side of cubes for the nuclei of a movie."""
     volume = np.median(cells.voxels) * np.prod(cells.spacing_um)
-    return float(SIDE_DIAMETERS * 2 * np.cbrt(3 * volume / (4 * np.pi)))
+    return float(SIDE_DIAMETERS * 2 * ball_radius(volume))
 
 
 def crops_of(

@@ -12,10 +12,8 @@ from lightsheet.classify.extract import CropSettings, crops_of, usual_side_um
 from lightsheet.classify.movies import Cells, MovieFiles, cells_in
 from lightsheet.classify.predict import StateTeller, Told
 from lightsheet.classify.table import (
-    animate,
     coloured,
     overlay,
-    rows_of_frame,
     write_report,
     write_states,
 )
@@ -23,6 +21,7 @@ from lightsheet.core.errors import LineageError, SettingsError
 from lightsheet.core.files import made_alone
 from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.core.progress import LOG
+from lightsheet.evaluate.animation import animate
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import read_labels, write_labels
 from lightsheet.volumes.reading import read_volume
@@ -102,14 +101,14 @@ def _draw(
     pictures = {}
     for time in times:
         mask, _ = read_labels(files.masks[time], given)
-        here = rows_of_frame(told, time)
+        here = told.some(told.frames == time)
         said = {"states": json.dumps({1: "mitotic", 2: "new_daughter", 3: "stable", 4: "death"})}
         write_labels(output / f"states{time:0{digits}d}.tif", coloured(mask, here), cells.spacing_um, said)
         if video or time in shown:
             data = read_volume(files.images[time], given).data
             pictures[time] = overlay(Normalization(*percentiles(data)).apply(data), mask, here)
     if video:
-        animate(output / MOVIE, iter(pictures.values()))
+        animate(output / MOVIE, pictures.values())
     write_report(output / REPORT, told, {time: pictures[time] for time in shown}, model)
 
 
@@ -123,7 +122,8 @@ def tell_nucleus(
     SettingsError
         When the mask has several nuclei.
     """
-    files, cells = of_volumes(volumes, given)
+    files = of_volumes(volumes)
+    cells = cells_in(files, given)
     if len(cells) != 1:
         raise SettingsError(
             f"{volumes[3]}: expected the mask of one nucleus, got {len(cells)}; for all of a time point give "
@@ -133,7 +133,7 @@ def tell_nucleus(
     return teller.tell(crops_of(files, cells, CropSettings(side, teller.voxels), given, side))
 
 
-def of_volumes(volumes: Sequence[Path], given: Overrides) -> tuple[MovieFiles, Cells]:
+def of_volumes(volumes: Sequence[Path]) -> MovieFiles:
     """Return three images and a mask as a movie whose time point 1 is told.
 
     Raises
@@ -145,8 +145,7 @@ def of_volumes(volumes: Sequence[Path], given: Overrides) -> tuple[MovieFiles, C
         raise SettingsError(
             f"--volumes: expected images of t-1, t, t+1 and the mask of t, got {len(volumes)} files"
         )
-    files = MovieFiles(volumes[1].stem, dict(enumerate(volumes[:3])), {1: volumes[3]}, None)
-    return files, cells_in(files, given)
+    return MovieFiles(volumes[1].stem, dict(enumerate(volumes[:3])), {1: volumes[3]}, None)
 
 
 def extract(

@@ -15,7 +15,7 @@ from lightsheet.core.progress import LOG, track
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import read_labels
 from lightsheet.volumes.numbered import numbered_files
-from lightsheet.volumes.objects import objects_of
+from lightsheet.volumes.objects import ball_radius, objects_of
 from lightsheet.volumes.tracks.ctc import IMAGES, MASKS, TABLES, TRUE_TRACKS, frames_in, read_tracks
 from lightsheet.volumes.tracks.lineage import NOBODY, Integers, Places, Track
 from lightsheet.volumes.tracks.places import is_table, read_places
@@ -232,7 +232,7 @@ def _edges_of_places(path: Path, cells: Cells) -> list[tuple[_Node, _Node]]:
     """Links of a table of places: each place is the cell whose centre is nearest, within its radius."""
     lineage = read_places(path, cells.spacing_um)
     step = np.array(cells.spacing_um)
-    radii = np.cbrt(cells.voxels * step.prod() * 3 / (4 * np.pi))
+    radii = ball_radius(cells.voxels * step.prod())
     node_of: dict[int, _Node] = {}
     for frame in np.unique(lineage.times):
         rows = np.flatnonzero(cells.times == frame)

@@ -1,7 +1,7 @@
 """Tell states: of crops, of a nucleus, of all nuclei of a time point, of a whole movie."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,10 @@ class Told:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self.labels)
+
+    def some(self, which: NDArray[np.bool_]) -> "Told":
+        """Return some of them."""
+        return Told(*(getattr(self, one.name)[which] for one in fields(self)))
 
     @property
     def states(self) -> Integers:
@@ -125,5 +129,4 @@ class StateTeller:
 
 def joined(parts: Sequence[Told]) -> Told:
     """Join what was told of several time points."""
-    names = ("embryos", "frames", "labels", "places_um", "probabilities", "true", "flags")
-    return Told(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Told(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Told)))

@@ -1,7 +1,7 @@
 """What was told, as a table, as coloured labels, as pictures and as a report."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +88,6 @@ def overlay(image: Floats, mask: Labels, told: Told) -> Picture:
     return np.asarray((mixed[::step, ::step] * 255).astype(np.uint8))
 
 
-def rows_of_frame(told: Told, frame: int) -> Told:
-    """Return what was told of one time point."""
-    here = told.frames == frame
-    names = ("embryos", "frames", "labels", "places_um", "probabilities", "true", "flags")
-    return Told(*(getattr(told, name)[here] for name in names))
-
-
 def write_report(path: Path, told: Told, pictures: Mapping[int, Picture], model: str) -> None:
     """Write the report of time points: counts, scores where the truth is known, pictures."""
     counts = np.bincount(told.states, minlength=len(STATES))
@@ -116,14 +109,3 @@ def write_report(path: Path, told: Told, pictures: Mapping[int, Picture], model:
     ]
     frames = len(np.unique(told.frames))
     write_page(path, "States of nuclei", f"{len(told)} nuclei of {frames} time points, by {model}", parts)
-
-
-def animate(path: Path, pictures: Iterator[Picture], frame_ms: int = 200) -> None:
-    """Write pictures (Y, X, 3) of one size as an animated GIF that repeats."""
-    from PIL import Image  # heavy
-
-    frames = [Image.fromarray(picture).quantize(255) for picture in pictures]
-    with written_beside(path) as partial:
-        frames[0].save(
-            partial, format="GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0
-        )

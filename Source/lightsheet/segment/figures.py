@@ -9,7 +9,7 @@ from skimage.segmentation import find_boundaries
 from lightsheet.core.axes import Floats
 from lightsheet.core.files import written_beside
 from lightsheet.core.intensity import Normalization, percentiles
-from lightsheet.volumes.labels import Labels, colours
+from lightsheet.volumes.labels import Labels, colour_numbers, colours
 from lightsheet.volumes.lazy import LazyVolume
 from lightsheet.volumes.resampled import nearest, resampled
 
@@ -76,7 +76,7 @@ def side_by_side(
     grey = np.clip(resampled(image[None], (1, size[0], size[1]))[0], 0, 1) ** _GAMMA
     placed = nearest(labels[None], (1, size[0], size[1]))[0]
     table = colours().T.astype(np.float32) / 255
-    tint = table[np.where(placed > 0, (placed - 1) % (len(table) - 1) + 1, 0)]
+    tint = table[colour_numbers(placed)]
     plain = np.repeat(grey[..., None], 3, axis=2)
     inside, rim = (placed > 0)[..., None], find_boundaries(placed, mode="inner")[..., None]
     coloured = np.where(rim, tint, np.where(inside, (1 - _FILL) * plain + _FILL * tint, plain))

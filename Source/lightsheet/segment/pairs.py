@@ -15,6 +15,7 @@ from lightsheet.core.progress import track
 from lightsheet.segment.targets import Targets, targets_of
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
+from lightsheet.volumes.objects import ball_radius
 from lightsheet.volumes.reading import read_volume
 from lightsheet.volumes.resampled import nearest, resampled, shape_for, spacing_on
 from lightsheet.volumes.tracks.ctc import IMAGES, TRUE_SEGMENTS, frames_in
@@ -191,4 +192,4 @@ def as_labelled(
 def radii_um(labels: Labels, spacing_um: SpacingUm) -> NDArray[np.float64]:
     """Radius of a ball of the volume of each object (N,), micrometres; labels are dense numbers."""
     voxels = np.bincount(labels.ravel())[1:]
-    return np.asarray(np.cbrt(voxels[voxels > 0] * np.prod(spacing_um) * 3 / (4 * np.pi)))
+    return ball_radius(voxels[voxels > 0] * np.prod(spacing_um))

@@ -16,6 +16,7 @@ from lightsheet.core.intensity import Normalization
 from lightsheet.segment.instances import instances_of
 from lightsheet.segment.maps import SURE
 from lightsheet.volumes.lazy import LazyVolume
+from lightsheet.volumes.objects import ball_radius
 from lightsheet.volumes.resampled import resampled_volume
 
 Predicted = Callable[[LazyVolume, float], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
@@ -123,7 +124,7 @@ def trial(part: LazyVolume, radius_um: float, voxels: float, predicted: Predicte
     sure, markers = predicted(part, radius_um)
     labels = instances_of(sure > SURE / 2, markers, (1.0, 1.0, 1.0))
     sizes = np.bincount(labels.ravel())[1:]
-    found = np.cbrt(3 * sizes / (4 * np.pi)) / voxels
+    found = ball_radius(sizes) / voxels
     fitting = (found > 1 / _FITS) & (found < _FITS)
     if not fitting.any():
         return 0.0, radius_um

@@ -1,20 +1,19 @@
 """Pictures of a tracked movie: the tree of its lineages, and an animation of its tracks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import SpacingUm
-from lightsheet.volumes.labels import Labels, colours
+from lightsheet.volumes.labels import Labels, colour_numbers, colours
 from lightsheet.volumes.tracks.lineage import Integers, Lineage, Track
 
 Picture = NDArray[np.uint8]
 _DPI = 120
 _MOST_INCHES, _FEWEST_INCHES = 60.0, 6.0
 _WIDTH_OF_TRACK = 0.09
-_FRAME_MS = 150
 _LARGEST_PICTURE = 480
 _TAIL = 6
 _BRIGHT = 0.65
@@ -74,19 +73,11 @@ def draw_tree(path: Path, tracks: Sequence[Track]) -> None:
     figure.savefig(path)
 
 
-def animate(path: Path, pictures: Iterator[Picture]) -> None:
-    """Write RGB pictures (Y, X, 3) of one size as an animated GIF that repeats."""
-    from PIL import Image
-
-    frames = [Image.fromarray(picture).quantize(255) for picture in pictures]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
-
-
 def picture_of_mask(mask: Labels, spacing_um: SpacingUm) -> Picture:
     """Draw objects as seen along Z, the first that is met in front, in the colours of label images."""
     first = (mask > 0).argmax(axis=0)
     seen = np.take_along_axis(mask, first[None], axis=0)[0]
-    picture = colours().T[_colour_numbers(seen)]
+    picture = colours().T[colour_numbers(seen)]
     return _resized(picture, spacing_um[1:])
 
 
@@ -105,17 +96,11 @@ def picture_of_places(
     for back in range(_TAIL, -1, -1):
         rows = np.flatnonzero(lineage.times == frame - back)
         spots = ((lineage.places_um[rows, 1:] - low) / size * (_LARGEST_PICTURE - 5)).astype(int) + 2
-        colour = (colours().T[_colour_numbers(number[rows])] / (1 + back)).astype(np.uint8)
+        colour = (colours().T[colour_numbers(number[rows])] / (1 + back)).astype(np.uint8)
         reach = 2 if back == 0 else 0
         for (y, x), one in zip(spots, colour, strict=True):
             picture[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = one
     return picture
-
-
-def _colour_numbers(labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the colour of each label: 0 for none, the others over and over."""
-    wide = labels.astype(np.int64)
-    return np.where(wide > 0, 1 + (wide - 1) % 255, 0)
 
 
 def _resized(picture: Picture, spacing_yx: Sequence[float]) -> Picture:

@@ -8,7 +8,7 @@ from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import LineageError, MetadataError
 from lightsheet.core.progress import LOG, track
 from lightsheet.track.sources import MaskFrames
-from lightsheet.volumes.objects import objects_of
+from lightsheet.volumes.objects import ball_radius, objects_of
 from lightsheet.volumes.tracks.lineage import Integers, Lineage, Places, lineage_of
 
 
@@ -76,4 +76,4 @@ def _radii(voxels: Integers, spacing_um: SpacingUm, *, flat: bool) -> Places:
     z, y, x = spacing_um
     if flat:
         return np.asarray(np.sqrt(voxels * y * x / np.pi))
-    return np.asarray(np.cbrt(voxels * z * y * x * 3 / (4 * np.pi)))
+    return ball_radius(voxels * z * y * x)

@@ -13,9 +13,10 @@ from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import ChangedError, OutputError, SettingsError
 from lightsheet.core.files import content_hash, explained, made_alone, settings_hash, written_beside
 from lightsheet.core.progress import LOG, track
+from lightsheet.evaluate.animation import animate
 from lightsheet.track.events import event_weights
 from lightsheet.track.evidence import Evidence, evidence_of
-from lightsheet.track.figures import Picture, animate, draw_tree, picture_of_mask, picture_of_places
+from lightsheet.track.figures import Picture, draw_tree, picture_of_mask, picture_of_places
 from lightsheet.track.link import linked
 from lightsheet.track.objects import FoundCells, cells_of
 from lightsheet.track.settings import LinkSettings

@@ -118,6 +118,12 @@ def write_labels(
         tifffile.imwrite(partial, stored[0] if flat else stored, metadata=facts, **options)
 
 
+def colour_numbers(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Column of `colours` of each label: 0 for none, the others over and over."""
+    wide = labels.astype(np.int64)
+    return np.where(wide > 0, 1 + (wide - 1) % 255, 0)
+
+
 @cache
 def colours() -> NDArray[np.uint8]:
     """Colour map (3, 256) for labels: 0 black, the others bright and unlike their neighbours."""

@@ -1,6 +1,7 @@
 """Objects of label images: centre, size and box of each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,11 @@ Places = NDArray[np.float64]
 
 # Above this labels are numbered anew first: sums are kept for each number up to the highest.
 _HIGHEST_DENSE = 1 << 22
+
+
+def ball_radius(volumes: Any) -> Places:
+    """Radius of a ball of each volume, in the same unit of length."""
+    return np.asarray(np.cbrt(np.asarray(volumes, np.float64) * 3 / (4 * np.pi)))
 
 
 @dataclass(frozen=True)

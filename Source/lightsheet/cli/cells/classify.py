@@ -210,7 +210,7 @@ def run_predict(command: StatePredictCommand) -> int:
     teller = StateTeller(command.model or shipped_model(), command.device, flips=command.flips)
     how = {"side_um": command.side_um, "register": command.register, "video": command.video}
     if command.volumes and command.full_timestamp:
-        files, _ = of_volumes(command.volumes, given)
+        files = of_volumes(command.volumes)
         told = tell_movie(files, command.output, teller, given, times=[1], **how)  # type: ignore[arg-type]
     elif command.volumes:
         told = tell_nucleus(command.volumes, teller, given, command.side_um)
