@@ -15,6 +15,7 @@ from lightsheet.core.errors import LightsheetError, ModelError, one_line
 from lightsheet.networks.asked import fewest_weights
 from lightsheet.networks.blocks import NORMS, Residual, VolumeNetwork
 from lightsheet.networks.crops import CropCNN, CropConvLSTM, CropTemporal
+from lightsheet.networks.planar import UNet2D, any_encoder_unet, flexible_unet
 from lightsheet.networks.transformers import swin_unetr, unetr
 from lightsheet.networks.unet3d import UNet3D
 from lightsheet.networks.vit_unet import VitUNet
@@ -29,6 +30,9 @@ _BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
     "unetr": unetr,
     "swin_unetr": swin_unetr,
     "vit_unet": VitUNet,
+    "unet2d": UNet2D,
+    "flexible_unet2d": flexible_unet,
+    "smp_unet2d": any_encoder_unet,
     "crop_cnn": CropCNN,
     "crop_convlstm": CropConvLSTM,
     "crop_temporal": CropTemporal,
@@ -45,7 +49,7 @@ def build(network: Mapping[str, Any]) -> VolumeNetwork:
     ----------
     network : "name" (one of `BACKBONES`), "in_channels", and, where the network knows them, "features"
         (maps of the first level), "norm" (one of `NORMS`), "patch_zyx" (UNETR and ViT-UNet, whose input size
-        is fixed).
+        is fixed) or "encoder" (those of planes).
         "residual": True makes the output the first input channel times a gain plus an offset, which start at
         1 and 0, so that an untrained network returns its input. "outputs": maps of a result that is not
         residual; one by default.

@@ -13,6 +13,7 @@ _BY_SQUARE = {
     "unetr": 4500,
     "swin_unetr": 13_000,
     "vit_unet": 15_000,
+    "unet2d": 1900,
     "crop_cnn": 280,
     "crop_convlstm": 900,
     "crop_temporal": 950,

@@ -22,10 +22,14 @@ class VolumeNetwork(nn.Module):
     ----------
     stride_zyx : the sides of an input must be multiples of this
     fixed_zyx : the only input size the network takes; None for any
+    one_graph : a graph traced with one size of the input holds for all
+    unlimited : a voxel of the result depends on all of the input
     """
 
     stride_zyx: ZYX = (1, 1, 1)
     fixed_zyx: ZYX | None = None
+    one_graph: bool = False
+    unlimited: bool = False
 
     def last_layer(self) -> nn.Conv3d:
         """Return the convolution that makes the output."""

@@ -27,7 +27,7 @@ def convertible(network: "VolumeNetwork") -> bool:
     """
     from lightsheet.networks.staged import split  # needs PyTorch
 
-    return network.fixed_zyx is not None or split(network) is not None
+    return network.fixed_zyx is not None or network.one_graph or split(network) is not None
 
 
 def graphs_of(network: "VolumeNetwork", in_channels: int) -> dict[str, Callable[[], Any]]:

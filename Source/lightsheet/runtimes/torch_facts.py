@@ -108,10 +108,10 @@ def receptive_field(network: Mapping[str, Any]) -> ZYX | None:
     the network has other layers with weights (attention), whose field is unlimited.
     """
     probe = build({**network, "features": 1}).eval()
-    if probe.fixed_zyx is not None:
+    if probe.fixed_zyx is not None or probe.unlimited:
         return None
     for module in list(probe.modules()):
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d):
             # Averages along one axis; larger than an average overall, so that nothing fades to zero.
             nn.init.constant_(module.weight, 1.0 / module.kernel_size[0] / module.in_channels)
             if module.bias is not None:

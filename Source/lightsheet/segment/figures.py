@@ -30,7 +30,7 @@ def draw_objects(path: Path, volume: LazyVolume, labels: Labels) -> None:
     from PIL import Image  # heavy
 
     depth, height, width = volume.shape_zyx
-    spacing = volume.info.require_spacing()
+    spacing = volume.info.spacing_um or (1.0, *(volume.info.yx_um or (1.0, 1.0)))
     scale = Normalization(*percentiles(volume))
     y, x = height // 2, width // 2
     highest = np.full((height, width), -np.inf, np.float32)
@@ -50,6 +50,8 @@ def draw_objects(path: Path, volume: LazyVolume, labels: Labels) -> None:
         (along_y, labels[:, y], (spacing[0], spacing[2])),
         (along_x, labels[:, :, x], (spacing[0], spacing[1])),
     ]
+    if depth == 1:
+        seen = seen[:1]
     longest = max(height * spacing[1], width * spacing[2], depth * spacing[0])
     rows = [side_by_side(*one, _SIDE / longest) for one in seen]
     wide = max(row.shape[1] for row in rows)

@@ -18,7 +18,7 @@ from skimage.segmentation import watershed
 
 from lightsheet.core.axes import Region, SpacingUm
 from lightsheet.core.errors import SettingsError
-from lightsheet.segment.parts import CORNERS, SLAB_VOXELS, Mask, number_parts, planes_of
+from lightsheet.segment.parts import CORNERS, FACES, SLAB_VOXELS, Mask, number_parts, planes_of
 from lightsheet.volumes.labels import Labels, label_type
 
 BLOCK, RIM = 192, 64
@@ -28,6 +28,8 @@ _FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
 _FINE = 1e-3
 # Share of a usual object's volume that one has at least.
 _LEAST_OF_USUAL = 0.125
+# Of a single plane, of the median object's area.
+_LEAST_OF_AREA = 0.03
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class InstanceSettings:
     marker: float = 0.5
     """least probability of a voxel to be the seed of one"""
     min_um3: float | None = None
-    """smaller objects are left out, cubic micrometres; default: an eighth of an object of the known diameter,
-    but none of those that the border of the image cuts"""
+    """smaller objects are left out, cubic micrometres (of planes: square micrometres, or pixels where their
+    size is not known); default: an eighth of an object of the known diameter, of planes a thirtieth of the
+    median object, but none of those that the border of the image cuts"""
     fill_holes: bool = True
     """fill holes within objects"""
 
@@ -62,7 +65,11 @@ class InstanceSettings:
 
 
 def instances_of(
-    foreground: Mask, markers: Mask, spacing_um: SpacingUm, settings: InstanceSettings | None = None
+    foreground: Mask,
+    markers: Mask,
+    spacing_um: SpacingUm,
+    settings: InstanceSettings | None = None,
+    order: NDArray[np.uint8] | None = None,
 ) -> Labels:
     """Grow instances in memory.
 
@@ -71,6 +78,7 @@ def instances_of(
     foreground : voxels of objects (Z, Y, X)
     markers : voxels of their seeds (Z, Y, X); those outside of the foreground do not count
     spacing_um : voxel size (z, y, x) in micrometres
+    order : which voxels an object takes first, the highest (Z, Y, X); None: by their depth in the foreground
 
     Returns
     -------
@@ -79,7 +87,7 @@ def instances_of(
     """
     labels = np.zeros(foreground.shape, np.uint32)
     seeds = np.zeros(foreground.shape, np.uint32)
-    count = grow(foreground, markers, labels, seeds, spacing_um, settings)
+    count = grow(foreground, markers, labels, seeds, spacing_um, settings, order=order)
     return np.asarray(labels.astype(label_type(count)))
 
 
@@ -92,15 +100,17 @@ def grow(
     settings: InstanceSettings | None = None,
     usual_um3: float = 0.0,
     voxels: int = SLAB_VOXELS,
+    order: NDArray[np.uint8] | None = None,
 ) -> int:
     """Grow instances; all arrays (Z, Y, X) may be mapped from files.
 
     Parameters
     ----------
-    foreground, markers, spacing_um : as for `instances_of`
+    foreground, markers, spacing_um, order : as for `instances_of`
     labels : gets the instances, numbered in the order of their first voxels
     seeds : room to work in
-    usual_um3 : volume of a usual object; 0 where it is not known
+    usual_um3 : volume of a usual object; 0 where it is not known. Of a single plane it is the area of the
+        median object
     voxels : that are worked on at once where no block is needed; the result does not depend on it
 
     Returns
@@ -110,7 +120,7 @@ def grow(
     chosen = settings or InstanceSettings()
     numbered = number_seeds(foreground, markers, labels, seeds, voxels)
     for core, block in blocks_of(foreground.shape):
-        flood(foreground, seeds, labels, core, block, spacing_um)
+        flood(foreground, seeds, labels, core, block, spacing_um, order)
     sizes = np.zeros(numbered + 1, np.int64)
     for planes in planes_of(labels.shape, voxels):
         sizes += np.bincount(labels[planes].ravel(), minlength=numbered + 1)
@@ -118,7 +128,10 @@ def grow(
     if chosen.min_um3 is not None:
         kept = sizes >= max(1.0, chosen.min_um3 / voxel)
     else:
-        kept = sizes >= max(1.0, _LEAST_OF_USUAL * usual_um3 / voxel)
+        least = _LEAST_OF_USUAL * usual_um3 / voxel
+        if labels.shape[0] == 1 and numbered:
+            least = _LEAST_OF_AREA * float(np.median(sizes[1:][sizes[1:] > 0]))
+        kept = sizes >= max(1.0, least)
         kept[_at_border(labels)] = True
     kept[0] = False
     return _numbered_anew(labels, kept, voxels, fill=chosen.fill_holes)
@@ -128,7 +141,7 @@ def number_seeds(
     foreground: Mask, markers: Mask, parts: NDArray[np.uint32], seeds: NDArray[np.uint32], voxels: int
 ) -> int:
     """Give each seed a number; all of a part of the foreground without any is one. How many there are."""
-    count = number_parts(foreground, parts, voxels=voxels)
+    count = number_parts(foreground, parts, _neighbours(parts.shape), voxels)
     has_seed = np.zeros(count + 1, bool)
     for planes in planes_of(parts.shape, voxels):
         has_seed[parts[planes][markers[planes] & foreground[planes]]] = True
@@ -162,24 +175,33 @@ def flood(
     core: Region,
     block: Region,
     spacing_um: SpacingUm,
+    order: NDArray[np.uint8] | None = None,
 ) -> None:
     """Let the seeds of a block grow over its foreground; its core is written into ``labels``."""
     inside = np.asarray(foreground[block])
     if not inside.any():
         labels[core] = 0
         return
-    depth = edt.edt(inside, anisotropy=spacing_um, black_border=False).astype(np.float64)
-    depth[~np.isfinite(depth)] = 0  # all of the block is foreground
-    depth += _FINE * min(spacing_um) * _told_apart(block)
+    if order is None:
+        depth = edt.edt(inside, anisotropy=spacing_um, black_border=False).astype(np.float64)
+        depth[~np.isfinite(depth)] = 0  # all of the block is foreground
+        depth += _FINE * min(spacing_um) * _told_apart(block)
+    else:
+        depth = order[block] + _FINE * _told_apart(block)
     own = np.asarray(seeds[block])
     numbers = np.append(np.uint32(0), np.unique(own[own > 0]))
     dense = np.zeros(int(numbers[-1]) + 1, np.int32)
     dense[numbers] = np.arange(len(numbers))
-    grown = watershed(-depth, dense[own], mask=inside)
+    grown = watershed(-depth, dense[own], _neighbours(inside.shape), mask=inside)
     z, y, x = (
         slice(side.start - wide.start, side.stop - wide.start) for side, wide in zip(core, block, strict=True)
     )
     labels[core] = numbers[grown[z, y, x]]
+
+
+def _neighbours(shape: tuple[int, ...]) -> Mask:
+    """Voxels that hold together by their faces; pixels of a single plane by their corners too."""
+    return np.asarray(CORNERS if shape[0] == 1 else FACES)
 
 
 def _told_apart(block: Region) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Names of the label images of images."""
+"""Names of the task in model folders, and of the label images of images."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,9 @@ from pathlib import Path
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.names import stem_of
 from lightsheet.volumes.tracks.ctc import MASKS
+
+SEGMENT, PLANAR = "segment", "segment2d"
+"""What a model folder says it is for: objects in volumes, and in single planes."""
 
 _FRAME = re.compile(r"t(\d{3,4})")
 

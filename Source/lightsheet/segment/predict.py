@@ -3,19 +3,20 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import ZYX, Floats, Region
-from lightsheet.core.errors import ModelError
+from lightsheet.core.axes import ZYX, Floats, Region, SpacingUm
+from lightsheet.core.errors import ModelError, VolumeError
 from lightsheet.core.files import content_hash, made_alone, settings_hash
 from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.core.progress import LOG
 from lightsheet.inference.for_volume import for_volume
+from lightsheet.inference.members import FLIPS, mirrored_model
 from lightsheet.inference.planning import plan_prediction
 from lightsheet.inference.predict import predict_slabs
 from lightsheet.inference.resources import Resources
@@ -24,22 +25,25 @@ from lightsheet.models.choose import shipped_models_folder
 from lightsheet.models.folder import ModelFolder, open_model
 from lightsheet.runtimes.loading import load_model
 from lightsheet.runtimes.target import choose_target
+from lightsheet.segment.designs import of_model
+from lightsheet.segment.designs.design import SURE
 from lightsheet.segment.figures import draw_objects
 from lightsheet.segment.instances import grow
-from lightsheet.segment.maps import SURE, labels_on, probability, seeded
+from lightsheet.segment.maps import labels_on
+from lightsheet.segment.names import PLANAR, SEGMENT
 from lightsheet.segment.pairs import coarse_shape
 from lightsheet.segment.parts import planes_of
 from lightsheet.segment.room import Room, room_for
 from lightsheet.segment.scale import find_radius_um, noise_in
 from lightsheet.segment.settings import SegmentSettings
-from lightsheet.segment.train import SEGMENT
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, label_type, write_labels
 from lightsheet.volumes.lazy import LazyVolume
+from lightsheet.volumes.pictures import open_picture
 from lightsheet.volumes.reading import open_volume, usable
 from lightsheet.volumes.resampled import resampled_volume, shape_for, spacing_on
 
-SHIPPED = "Segment_Nuclei3D"
+SHIPPED = {3: "Segment_Nuclei3D", 2: "Segment_Nuclei2D"}
 # Voxels larger or smaller by this factor than those of the training are told.
 _UNLIKE = 1.5
 # A training was on objects of one size if the largest were larger than the smallest by no more than this.
@@ -47,8 +51,10 @@ _ONE_SIZE = 1.6
 # Images of less noise (of their range) are put on voxels so much finer: surfaces get more exact, within the
 # sizes that the training shrinks and stretches objects to.
 _CLEAN, _FINER, _LEAST_SCALE = 0.005, 1.4, 0.75
+# Voxels of the finest grid for each of the image; grids of up to as many voxels there are always.
+_MOST_FINER, _ALWAYS_ROOM = 64, 1 << 24
 # What a voxel of the network's grid and one of the image take while instances grow.
-_BYTES_ON_GRID, _BYTES_OF_LABEL = 11, 4
+_BYTES_ON_GRID, _BYTES_OF_LABEL = 12, 4
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,20 @@ class Segmented:
     output: Path
     kept: bool
     objects: int
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network tells of the voxels of its grid (Z, Y, X); see `designs.design.Told`."""
+
+    sure: NDArray[np.uint8]
+    seeds: NDArray[np.bool_]
+    order: NDArray[np.uint8] | None
+
+    @classmethod
+    def of(cls, grid: ZYX, room: Room, *, ordered: bool) -> "Maps":
+        """Make room for a grid."""
+        return cls(room(grid, np.uint8), room(grid, bool), room(grid, np.uint8) if ordered else None)
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,9 @@ class Segmenter:
         settings.instances.check()
         self._settings = settings
         self._folder = open_segmenter(model)
+        self.planar = self._folder.settings.task == PLANAR
+        names = tuple(output.name for output in self._folder.settings.outputs)
+        self._design = of_model(names, str(self._folder.path))
         target = choose_target(settings.device, settings.precision, settings.runtime)
         run = {one.name: getattr(settings, one.name) for one in fields(RunSettings)}
         self._resources = Resources(InferenceSettings(**run), on_gpu=target.device == "cuda")
@@ -116,7 +139,7 @@ class Segmenter:
             done = _done_before(output, record, key)
             if done is not None:
                 return done
-            with open_volume(image, given) as volume:
+            with (open_picture if self.planar else open_volume)(image, given) as volume:
                 objects = self._write(volume, output)
             content = {"key": key, "objects": objects, "labels": content_hash(output)}
             record.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -129,21 +152,23 @@ class Segmenter:
         grid, shape = self._fine_grid(volume, radius), volume.shape_zyx
         asked = _BYTES_ON_GRID * math.prod(grid) + _BYTES_OF_LABEL * math.prod(shape)
         with room_for(asked, self._resources.limits().memory, output) as room:
-            labels, objects = self._labels(volume, radius, room)
-            said = {"lightsheet": f"segmented by {self._folder.name}", "diameter_um": round(2 * radius, 4)}
-            write_labels(output, labels, volume.info.require_spacing(), said)
+            labels, objects = self._objects(volume, radius, room)
+            said = {"lightsheet": f"segmented by {self._folder.name}"}
+            if radius:
+                said["diameter_um"] = f"{2 * radius:.4g}"
+            write_labels(output, labels, None if _in_pixels(volume) else self._spacing(volume), said)
             if self._settings.view:
                 draw_objects(output.with_suffix(".png"), volume, labels)
         return objects
 
     def labels(self, volume: LazyVolume, radius_um: float) -> Labels:
-        """Return the objects (Z, Y, X) of a volume that fits into memory.
+        """Return the objects (Z, Y, X) of a volume, or of planes, that fit into memory.
 
         Parameters
         ----------
         radius_um : of the objects, see `radius_um`
         """
-        return self._labels(volume, radius_um, np.zeros)[0]
+        return self._objects(volume, radius_um, np.zeros)[0]
 
     def radius_um(self, volume: LazyVolume) -> float:
         """Radius of the objects: as given, or of the training, or, where that was of many sizes, found out.
@@ -154,9 +179,11 @@ class Segmenter:
             When the voxel size is not known.
         """
         training = self._folder.settings.training
-        spacing = volume.info.require_spacing()
+        spacing = self._spacing(volume)
         if self._settings.diameter_um is not None:
             return self._settings.diameter_um / 2
+        if self.planar:
+            return 0.0
         voxels = self._voxels
         least, most = training.get("radii_um", (0.0, 0.0))
         if not voxels or most <= _ONE_SIZE * least:
@@ -164,10 +191,9 @@ class Segmenter:
 
         def predicted(part: LazyVolume, radius: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
             grid = self._grid(part, radius)
-            sure, markers = np.zeros(grid, np.uint8), np.zeros(grid, bool)
-            whole = self._normalization(volume, radius)
-            self._predict(part, grid, whole, sure, markers)
-            return sure, markers
+            maps = Maps.of(grid, np.zeros, ordered=False)
+            self._predict(part, grid, self._normalization(volume, radius), maps)
+            return maps.sure, maps.seeds
 
         found = find_radius_um(volume, spacing, voxels, predicted)
         LOG.info("%s: objects of a diameter of %.3g um (--diameter_um)", volume.info.source, 2 * found)
@@ -178,12 +204,25 @@ class Segmenter:
         """Radius of objects on the network's grid, in its voxels; 0: the grid is that of the image."""
         return float(self._folder.settings.training.get("radius_voxels", 0.0))
 
+    def _spacing(self, volume: LazyVolume) -> SpacingUm:
+        """Voxel size; of a plane whose pixels have no size known, and none given, 1."""
+        info = volume.info
+        if not self.planar or info.spacing_um is not None:
+            return info.require_spacing()
+        y, x = info.yx_um or (1.0, 1.0)
+        return 1.0, y, x
+
     def _grid(self, volume: LazyVolume, radius_um: float) -> ZYX:
         """Voxels of the grid on which the network works."""
+        shape, spacing = volume.shape_zyx, self._spacing(volume)
+        if self.planar:
+            pixels = float(self._folder.settings.training.get("radius_pixels", 0.0))
+            if not pixels or not radius_um:
+                return shape
+            return shape_for(shape, spacing, (spacing[0], radius_um / pixels, radius_um / pixels))
         if not self._voxels:
-            return volume.shape_zyx
-        cubic = (radius_um / self._voxels,) * 3
-        return shape_for(volume.shape_zyx, volume.info.require_spacing(), cubic)
+            return shape
+        return coarse_enough(shape_for(shape, spacing, (radius_um / self._voxels,) * 3), shape)
 
     def _fine_grid(self, volume: LazyVolume, radius_um: float) -> ZYX:
         """Voxels of the grid on which the network works, finer where the image is clean."""
@@ -196,7 +235,7 @@ class Segmenter:
 
     def _normalization(self, volume: LazyVolume, radius_um: float) -> Normalization:
         """Return how intensities are normalised, as in training."""
-        if not self._voxels:
+        if not self._voxels:  # of planes, too
             return Normalization(*percentiles(volume))
         shape = coarse_shape(volume.shape_zyx, volume.info.require_spacing(), radius_um)
         return Normalization(*percentiles(resampled_volume(volume, shape)))
@@ -204,17 +243,36 @@ class Segmenter:
     def _labels(self, volume: LazyVolume, radius_um: float, room: Room) -> tuple[Labels, int]:
         """Predict and grow; the objects on the volume's grid, and how many."""
         grid, shape, how = self._fine_grid(volume, radius_um), volume.shape_zyx, self._settings.instances
-        sure, markers = room(grid, np.uint8), room(grid, bool)
-        self._predict(volume, grid, self._normalization(volume, radius_um), sure, markers)
+        maps = Maps.of(grid, room, ordered=self._design.ordered)
+        self._predict(volume, grid, self._normalization(volume, radius_um), maps)
         foreground, labels = room(grid, bool), room(grid, np.uint32)
         for planes in planes_of(grid):
-            foreground[planes] = sure[planes] > how.foreground * SURE
-        step = spacing_on(shape, volume.info.require_spacing(), grid)
+            foreground[planes] = maps.sure[planes] > how.foreground * SURE
+        step = spacing_on(shape, self._spacing(volume), grid)
         usual = 4 / 3 * math.pi * radius_um**3 if self._voxels else 0.0
-        objects = grow(foreground, markers, labels, room(grid, np.uint32), step, how, usual)
+        seeds = room(grid, np.uint32)
+        objects = grow(foreground, maps.seeds, labels, seeds, step, how, usual, order=maps.order)
         made: Labels = room(shape, label_type(objects))
-        for planes, part in labels_on(labels, sure, shape, objects, how):
+        for planes, part in labels_on(labels, maps.sure, shape, objects, how):
             made[planes] = part
+        return made, objects
+
+    def _objects(self, volume: LazyVolume, radius: float, room: Room) -> tuple[Labels, int]:
+        """Segment a volume, a plane, or each of several on its own; the objects, and how many in all."""
+        count = volume.shape_zyx[0]
+        if not self.planar or count == 1:
+            return self._labels(volume, radius, room)
+        if not self._settings.each_plane:
+            raise VolumeError(
+                f"{volume.info.source}: expected one plane for {self._folder.name}, got {count}; "
+                "--each_plane segments each on its own, --dims 3 finds objects of volumes"
+            )
+        made: Labels = room(volume.shape_zyx, np.uint32)
+        objects = 0
+        for z in range(count):
+            labels, found = self._labels(_plane(volume, z), radius, np.zeros)
+            made[z] = labels[0]
+            objects += found
         return made, objects
 
     def _predict(
@@ -222,18 +280,23 @@ class Segmenter:
         volume: LazyVolume,
         grid: ZYX,
         scale: Normalization,
-        sure: NDArray[np.uint8],
-        markers: NDArray[np.bool_],
+        maps: Maps,
     ) -> None:
         """Predict how sure voxels are of objects, and which are of seeds."""
         inputs = ImageInputs(scale)
         seen = volume if grid == volume.shape_zyx else resampled_volume(volume, grid)
         model = for_volume(self._model, seen, inputs)
         plan = plan_prediction(grid, model.facts, model.patch_zyx, model.runtime, self._resources.limits())
+        passes = [mirrored_model(model, axes) if axes else model for axes in FLIPS[self._settings.flips]]
+        slabs = [predict_slabs(seen, inputs, one, plan) for one in passes]
         done = 0
-        for maps in predict_slabs(seen, inputs, model, plan):
-            planes = slice(done, done + maps.shape[1])
-            sure[planes], markers[planes] = probability(maps), seeded(maps, self._settings.instances)
+        for several in zip(*slabs, strict=True):
+            raw = several[0] if len(several) == 1 else np.mean(several, axis=0)
+            told = self._design.read(raw, self._settings.instances)
+            planes = slice(done, done + raw.shape[1])
+            maps.sure[planes], maps.seeds[planes] = told.sure, told.seeds
+            if maps.order is not None and told.order is not None:
+                maps.order[planes] = told.order
             done = planes.stop
 
     def _warn(self, volume: LazyVolume) -> None:
@@ -255,9 +318,30 @@ class Segmenter:
             )
 
 
-def shipped_model() -> Path:
-    """Return the folder of the model that finds nuclei of any size."""
-    return shipped_models_folder() / SHIPPED
+def coarse_enough(grid: ZYX, shape: ZYX) -> ZYX:
+    """Return a grid that is at most so much finer than the image, all axes alike coarser if need be.
+
+    Finer ones hold nothing that the image does not, and objects of few voxels would ask for any number.
+    """
+    finer = math.prod(grid) / max(_ALWAYS_ROOM, _MOST_FINER * math.prod(shape))
+    if finer <= 1:
+        return grid
+    z, y, x = (max(1, round(size / finer ** (1 / 3))) for size in grid)
+    return z, y, x
+
+
+def _in_pixels(volume: LazyVolume) -> bool:
+    return volume.info.spacing_um is None and volume.info.yx_um is None
+
+
+def _plane(volume: LazyVolume, z: int) -> LazyVolume:
+    info = replace(volume.info, shape_zyx=(1, *volume.shape_zyx[1:]))
+    return LazyVolume(info, lambda first, last: volume.read(z + first, z + last))
+
+
+def shipped_model(dims: int = 3) -> Path:
+    """Return the folder of the model that finds nuclei, in volumes of any voxels or in planes."""
+    return shipped_models_folder() / SHIPPED[dims]
 
 
 def open_segmenter(path: Path) -> ModelFolder:
@@ -269,7 +353,7 @@ def open_segmenter(path: Path) -> ModelFolder:
         When it is missing, damaged or for another task.
     """
     folder = open_model(path)
-    if folder.settings.task != SEGMENT:
+    if folder.settings.task not in (SEGMENT, PLANAR):
         raise ModelError(f"{path}: expected a model that segments, got one of task {folder.settings.task!r}")
     return folder
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import SettingsError
-from lightsheet.inference.settings import RunSettings
+from lightsheet.inference.settings import Flips, RunSettings
 from lightsheet.segment.instances import InstanceSettings
 from lightsheet.segment.targets import OUTPUTS
 from lightsheet.training.settings import FitSettings, check_numbers, plain_fields
@@ -14,7 +14,7 @@ from lightsheet.training.settings import FitSettings, check_numbers, plain_field
 Network = Literal["unet", "vit_unet", "swinunetr"]
 _NETWORKS = {"unet": "unet3d", "vit_unet": "vit_unet", "swinunetr": "swin_unetr"}
 _LARGEST_SCALE = 2.0
-_FREE_TO_CHANGE = frozenset({"fit", "export"})
+_FREE_TO_CHANGE = frozenset({"fit", "export", "dims"})
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class SegmentTraining:
     --patch_size; swinunetr, which needs: pip install "lightsheet[monai]" """
     feat_channels: int = 16
     """maps of the network's first level"""
+    dims: Literal[3] = 3
+    """3: volumes; 2 is for single planes and has flags of its own: train --dims 2 --help"""
     fold: Literal[1, 2] = 1
     """2 folds blocks of 2 x 2 x 2 voxels into channels before a U-Net's first level: a quarter of the work"""
     radius_voxels: float = 10.0
@@ -98,7 +100,12 @@ class SegmentSettings(RunSettings):
 
     instances: InstanceSettings = field(default_factory=InstanceSettings)
     diameter_um: float | None = None
-    """diameter of the objects in micrometres; default: as in the images that the model was trained on, or
-    found out of the image where those were of many sizes"""
+    """diameter of the objects in micrometres (pixels, where the size of those of a plane is not known);
+    default: as in the images that the model was trained on, or found out of the image where those were of
+    many sizes"""
+    flips: Flips = "none"
+    """predict mirrored images too and take the mean: xy is 4 passes instead of 1, all (with Z) is 8"""
+    each_plane: bool = False
+    """with a model of planes: segment each plane of a stack or movie on its own"""
     view: bool = False
     """write a picture of each, too: NAME.png, coloured objects over planes and the projection of the image"""

@@ -59,7 +59,7 @@ class SegmentTask(Dataset[tuple[Tensor, ...]]):
         self, settings: SegmentTraining, train: list[LabelledVolume], val: list[LabelledVolume]
     ) -> None:
         self._settings, self._train, self._val = settings, train, val
-        self._augmentations = _without_blending(settings.fit.augment)
+        self._augmentations = without_blending(settings.fit.augment)
         torch.manual_seed(settings.fit.seed)
         self.network: VolumeNetwork = build(settings.network())
         shapes = {volume.name: volume.shape_zyx for volume in (*train, *val)}
@@ -178,7 +178,7 @@ def side_by_side(image: Floats, found: NDArray[Any], true: NDArray[Any]) -> Floa
     return np.concatenate([np.clip(image[middle], 0, 1), *shades], axis=1).astype(np.float32)
 
 
-def _without_blending(settings: AugmentSettings) -> AugmentSettings:
+def without_blending(settings: AugmentSettings) -> AugmentSettings:
     """Refuse what would blend the classes of neighbouring voxels, or image and truth."""
     for name in ("elastic", "clearer"):
         if getattr(settings, name):

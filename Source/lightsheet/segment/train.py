@@ -15,6 +15,7 @@ from lightsheet.runtimes.openvino_runtime import has_openvino
 from lightsheet.runtimes.parity import MOST_VOLUMES, HeldOut
 from lightsheet.segment.instances import instances_of
 from lightsheet.segment.maps import foreground_and_markers
+from lightsheet.segment.names import SEGMENT
 from lightsheet.segment.pairs import LabelledVolume, read_all
 from lightsheet.segment.settings import SegmentTraining
 from lightsheet.segment.targets import OUTPUTS
@@ -23,7 +24,6 @@ from lightsheet.training.alone import alone
 from lightsheet.training.checkpoint import read_checkpoint
 from lightsheet.training.fit import Fitted, fit
 
-SEGMENT = "segment"
 _BLOCK = 128
 
 

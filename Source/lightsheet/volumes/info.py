@@ -111,12 +111,14 @@ class Overrides:
     spacing_um, channel, study : as in `VolumeInfo`
     lenient : a channel or study in the file that is nonsense counts as not said, instead of an error
     select : which volume of a file that holds several
+    planes : a single plane counts as a volume of Z = 1, instead of an error
     """
 
     spacing_um: SpacingUm | None = None
     channel: Channel | None = None
     study: int | None = None
     lenient: bool = False
+    planes: bool = False
     select: Selection = field(default_factory=Selection)
 
     def apply(self, info: VolumeInfo) -> VolumeInfo:

@@ -20,6 +20,11 @@ def ball_radius(volumes: Any) -> Places:
     return np.asarray(np.cbrt(np.asarray(volumes, np.float64) * 3 / (4 * np.pi)))
 
 
+def disc_radius(areas: Any) -> Places:
+    """Radius of a disc of each area, in the same unit of length."""
+    return np.asarray(np.sqrt(np.asarray(areas, np.float64) / np.pi))
+
+
 @dataclass(frozen=True)
 class Objects:
     """Objects of one mask.

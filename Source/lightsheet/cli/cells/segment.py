@@ -1,9 +1,10 @@
 """``segment_script.py``: train a network that finds objects in images, and find them."""
 
+import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,13 +13,15 @@ from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED
 from lightsheet.core.going_on import going_on
 from lightsheet.core.progress import LOG
+from lightsheet.segment.planar.settings import PlanarTraining
 from lightsheet.segment.settings import SegmentSettings, SegmentTraining
 from lightsheet.volumes.info import Overrides, Selection
 
 PROG = "segment_script.py"
-_USAGE = f"""usage: {PROG} train ...    train a network on images with labels, write a model folder
-       {PROG} predict ...  find the objects of images, write label images
-       {PROG} train --help and {PROG} predict --help tell the flags
+_USAGE = f"""usage: {PROG} train ...           train a network on volumes with labels, write a model folder
+       {PROG} train --dims 2 ...  train one on single planes
+       {PROG} predict ...         find the objects of volumes or planes, write label images
+       {PROG} train --help, train --dims 2 --help and predict --help tell the flags
 """
 
 
@@ -36,10 +39,24 @@ class TrainCommand:
 
 
 @dataclass(frozen=True)
+class TrainPlanarCommand:
+    """Train a network that finds objects in single planes, such as cells in culture.
+
+    Images and labels are of the layouts in which sets of nuclei are published; 8 and 16 bits, grey or
+    colours, PNG or TIFF. The maps that the network learns are made of the labels (--design), and how much of
+    the labels survives that is told. The best weights are those by which the most objects are found in the
+    validation images.
+    """
+
+    training: Annotated[PlanarTraining, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
 class PredictCommand:
     """Find the objects of images, and write a label image of each.
 
-    OUT gets NAME.tif for each image, uint16 with a colour map, or uint32 if there are more than 65535
+    Volumes are segmented by a model of volumes, single planes (PNG, JPEG, TIFF of one plane) by one of
+    planes. OUT gets NAME.tif for each image, uint16 with a colour map, or uint32 if there are more than 65535
     objects. A folder of frames t000.tif becomes mask000.tif, which track_script.py takes.
     """
 
@@ -48,8 +65,10 @@ class PredictCommand:
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """folder of the label images"""
     model: Path | None = None
-    """model folder that segment_script.py train wrote; default: Segment_Nuclei3D of resources/models, or of
-    the folder in the variable LIGHTSHEET_MODELS"""
+    """model folder that segment_script.py train wrote; default: Segment_Nuclei3D or Segment_Nuclei2D of
+    resources/models, or of the folder in the variable LIGHTSHEET_MODELS"""
+    dims: Literal[2, 3] | None = None
+    """3: images are volumes; 2: planes; default: what each is"""
     settings: Annotated[SegmentSettings, tyro.conf.arg(name="")] = field(default_factory=SegmentSettings)
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres, if the files do not say or are wrong"""
@@ -65,19 +84,27 @@ def run_train(command: TrainCommand) -> int:
     return EXIT_OK
 
 
+def run_train_planar(command: TrainPlanarCommand) -> int:
+    """Train on planes."""
+    from lightsheet.segment.planar.train import train  # not for --help
+
+    folder = train(command.training)
+    LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
+    return EXIT_OK
+
+
 def run_predict(command: PredictCommand) -> int:
     """Segment all images; 1 if some could not be."""
     from lightsheet.segment.names import outputs_for  # not for --help
-    from lightsheet.segment.predict import Segmenter, shipped_model
-    from lightsheet.volumes.reading import find_volumes
+    from lightsheet.segment.segmenters import Segmenters, find_images
 
-    images = find_volumes(command.input)
-    segmenter = Segmenter(command.model or shipped_model(), command.settings)
+    images = find_images(command.input, command.dims)
+    segmenters = Segmenters(command.model, command.settings, command.dims)
     given = Overrides(command.spacing_um, select=command.select)
     failures: list[str] = []
     for image, output in zip(images, outputs_for(images, command.output), strict=True):
         with going_on(failures, str(image)):
-            done = segmenter.segment(image, output, given)
+            done = segmenters.of(image, given).segment(image, output, given)
             LOG.info("%s: %d objects%s", output, done.objects, "; done before, kept" if done.kept else "")
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
@@ -85,12 +112,19 @@ def run_predict(command: PredictCommand) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run ``segment_script.py`` with ``argv``."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"] and _of_planes(words):
+        return run_command(TrainPlanarCommand, run_train_planar, words[1:], prog=f"{PROG} train --dims 2")
     if words[:1] == ["train"]:
         return run_command(TrainCommand, run_train, words[1:], prog=f"{PROG} train")
     if words[:1] == ["predict"]:
         return run_command(PredictCommand, run_predict, words[1:], prog=f"{PROG} predict")
     sys.stdout.write(_USAGE)
     return 0 if words[:1] in (["-h"], ["--help"]) else 2
+
+
+def _of_planes(words: list[str]) -> bool:
+    """Whether --dims 2 is among the flags."""
+    return "--dims=2" in words or any(a == "--dims" and b == "2" for a, b in itertools.pairwise(words))
 
 
 if __name__ == "__main__":

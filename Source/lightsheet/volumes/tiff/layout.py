@@ -127,7 +127,7 @@ def choose(
     shapes = [f"{n} {_words(image)}" for n, image in enumerate(images)]
     index = one_of(source, "image", len(images), overrides.select.series, "--series", shapes)
     image = images[index]
-    along = _z_axis(image, source)
+    along = _z_axis(image, source, planes=overrides.planes)
     if image.dtype.name not in DTYPES:
         raise VolumeError(f"{source}: expected whole or real numbers, got values of type {image.dtype}")
     check_sizes(source, (*image.sizes, image.length, image.width), image.dtype, chain.size)
@@ -145,8 +145,8 @@ def choose(
     return Planes(image, numbers, name)
 
 
-def _z_axis(image: Image, source: str) -> int:
-    """Which axis is Z; refuses an image that is no volume."""
+def _z_axis(image: Image, source: str, *, planes: bool) -> int | None:
+    """Which axis is Z; refuses an image that is no volume. None for a single plane, where that is one."""
     told = [(axis, n) for axis, n in zip(image.axes, image.sizes, strict=True) if n > 1]
     stacked = [
         at
@@ -154,6 +154,8 @@ def _z_axis(image: Image, source: str) -> int:
         if axis in _STACKING_AXES and n > 1
     ]
     plane = f"{image.length} x {image.width}"
+    if planes and not stacked and all(axis in "TC" for axis, _ in told):
+        return None
     if not told:
         raise VolumeError(f"{source}: expected a volume of at least 2 planes, got 1 plane of {plane} (2D)")
     words = ", ".join(f"{n} {_AXIS_WORDS.get(axis, axis)}" for axis, n in told)

@@ -76,7 +76,7 @@ def open_tiff(path: Path, overrides: Overrides) -> LazyVolume:
             tif.pages.useframes = True
             tif.pages.set_keyframe(int(image.pages[0]))
         decode = _decode_spanning if page.depth > 1 else _decode
-        if page.depth == 1 and image.pages.size == 1:
+        if page.depth == 1 and image.pages.size == 1 and math.prod(image.sizes) > 1:
             decode = _decode_following
         return LazyVolume(info, lambda z0, z1: decode(tif, planes, info, page, z0, z1), tif.close)
 
