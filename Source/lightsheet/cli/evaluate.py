@@ -30,6 +30,10 @@ class EvaluateSettings:
     With --iou view, prediction and fused volume are segmented alike, and N_IOU and the task gain are told:
     what the prediction is worth for finding and counting objects (iou.csv, and a table in the report).
 
+    With --objects the predictions are label images, of volumes or planes, scored against true ones of the
+    same names: F1, AP, PQ at an IoU of 0.5 to 0.95, split and merged objects (objects.csv, objects.png;
+    with --view, images of these names, worst.png too).
+
     With --ctc the predictions are masks with tracks, 01_RES, scored by the measures of the Cell Tracking
     Challenge: SEG, DET, TRA, LNK, CT, TF, BC(i), CHOTA, divisions; of whole sequences, each for itself. With
     --lineage they are places with parents, CSV or GEFF, as track_script.py writes them.
@@ -51,6 +55,9 @@ class EvaluateSettings:
     cellpose: Path | None = None
     """with --iou: Python of an environment with Cellpose 3 (python -m venv, pip install "cellpose<4"), by
     whose models nuclei and cyto3, which the challenge uses, the volumes are segmented"""
+    objects: Path | None = None
+    """true label images instead: folder, for a --prediction of label images; NAME may end in _labels or
+    _masks there"""
     ctc: Path | None = None
     """truth of cells and tracks instead: 01_GT for a --prediction 01_RES, or folders that hold such"""
     lineage: Path | None = None
@@ -81,6 +88,8 @@ def run(settings: EvaluateSettings) -> int:
     from lightsheet.core.files import made_alone  # not for --help
     from lightsheet.core.locks import sweep_folder
 
+    if settings.objects is not None:
+        return _score_objects(settings, settings.objects)
     if settings.ctc is not None:
         return _score_cells(settings, settings.ctc)
     if settings.lineage is not None:
@@ -89,6 +98,34 @@ def run(settings: EvaluateSettings) -> int:
     with made_alone(settings.out / "scores.json"):
         sweep_folder(settings.out)
         return _run(settings)
+
+
+def _score_objects(settings: EvaluateSettings, truth: Path) -> int:
+    """Score label images; 1 if some could not be scored."""
+    from lightsheet.evaluate.cells import thresholds  # not for --help
+    from lightsheet.evaluate.table import write_csv
+    from lightsheet.segment.planar.scoring import pairs_of_labels, read_true, worst_pictures
+    from lightsheet.volumes.labels import read_labels
+
+    failures: list[str] = []
+    scores = []
+    for true, found in track(pairs_of_labels(truth, settings.prediction), "scored"):
+        with going_on(failures, str(found)):
+            scores.append(thresholds.score_objects(found.stem, read_true(true), read_labels(found)[0]))
+    if not scores:
+        raise SettingsError(
+            f"--prediction {settings.prediction}: expected label images that can be scored, got none (above)"
+        )
+    settings.out.mkdir(parents=True, exist_ok=True)
+    summary = thresholds.summary_of_objects(scores)
+    write_csv(settings.out / "objects.csv", thresholds.lines_of_objects(scores))
+    write_csv(settings.out / "summary.csv", [summary])
+    thresholds.plot_objects(settings.out / "objects.png", scores)
+    if settings.view is not None:
+        pictures = worst_pictures(scores, truth, settings.prediction, settings.view)
+        thresholds.write_sheet(settings.out / "worst.png", pictures)
+    sys.stdout.write(f"{thresholds.text_of_objects(summary)}\nall scores: {settings.out / 'objects.csv'}\n")
+    return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
 def _score_cells(settings: EvaluateSettings, truth: Path) -> int:

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
         "check folders against the rules of the Cell Tracking Challenge",
     ),
     "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),
+    "serve": ("lightsheet.cli.serve", "a page in the browser on which all of this is tried"),
     "project": ("lightsheet.cli.project", "maximum intensity projections of volumes"),
     "doctor": ("lightsheet.cli.doctor", "try a container image before it is uploaded"),
 }

@@ -1,15 +1,21 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere; and the package's logger."""
 
+import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 LOG = logging.getLogger("lightsheet")
 SECONDS_BETWEEN_LINES = 10.0
+PROGRESS_VARIABLE = "LIGHTSHEET_PROGRESS"
+"""Environment variable that names a file for programs that watch: how far the work is, as JSON."""
+_SECONDS_BETWEEN_NOTES = 0.3
 T = TypeVar("T")
 
 
@@ -31,6 +37,8 @@ class Progress:
         )
         self._started = self._last = time.monotonic()
         self._count = 0
+        self._watched = os.environ.get(PROGRESS_VARIABLE)
+        self._noted = 0.0
 
     def __enter__(self) -> "Progress":
         return self
@@ -38,6 +46,8 @@ class Progress:
     def advance(self) -> None:
         """Count one."""
         self._count += 1
+        if self._watched:
+            self._note(self._watched)
         if self._bar is not None:
             self._bar.update()
             return
@@ -46,6 +56,21 @@ class Progress:
             self._last = now
             spent = now - self._started
             LOG.info("%s: %d of %s after %.0f s", self._label, self._count, self._total or "?", spent)
+
+    def _note(self, watched: str) -> None:
+        """Tell a program that watches; one that reads meanwhile sees the earlier note or this one."""
+        now = time.monotonic()
+        if now - self._noted < _SECONDS_BETWEEN_NOTES and self._count != self._total:
+            return
+        self._noted = now
+        note = {"label": self._label, "done": self._count, "total": self._total, "s": now - self._started}
+        partial = Path(f"{watched}.partial")
+        try:
+            partial.write_text(json.dumps(note), encoding="utf-8")
+            partial.replace(watched)
+        except OSError as error:
+            LOG.warning("%s: %s; progress is not noted there any more", watched, error.strerror)
+            self._watched = None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:

@@ -84,3 +84,8 @@ def side_by_side(
     coloured = np.where(rim, tint, np.where(inside, (1 - _FILL) * plain + _FILL * tint, plain))
     gap = np.zeros((size[0], _GAP, 3), np.float32)
     return np.asarray((np.concatenate([plain, gap, coloured], axis=1) * 255).astype(np.uint8))
+
+
+def outlined(plane: Floats, labels: Labels) -> NDArray[np.uint8]:
+    """Return a plane (rows, columns) of normalised intensities with its objects outlined, pixel by pixel."""
+    return side_by_side(plane, labels, (1.0, 1.0), 1.0)[:, plane.shape[1] + _GAP :]

@@ -33,6 +33,7 @@ from lightsheet.segment.maps import labels_on
 from lightsheet.segment.names import PLANAR, SEGMENT
 from lightsheet.segment.pairs import coarse_shape
 from lightsheet.segment.parts import planes_of
+from lightsheet.segment.planar.inputs import PlanarInputs
 from lightsheet.segment.room import Room, room_for
 from lightsheet.segment.scale import find_radius_um, noise_in
 from lightsheet.segment.settings import SegmentSettings
@@ -283,7 +284,7 @@ class Segmenter:
         maps: Maps,
     ) -> None:
         """Predict how sure voxels are of objects, and which are of seeds."""
-        inputs = ImageInputs(scale)
+        inputs = PlanarInputs(scale) if self.planar else ImageInputs(scale)
         seen = volume if grid == volume.shape_zyx else resampled_volume(volume, grid)
         model = for_volume(self._model, seen, inputs)
         plan = plan_prediction(grid, model.facts, model.patch_zyx, model.runtime, self._resources.limits())

@@ -45,7 +45,7 @@ class PlanarTraining:
     """maps of the first level of unet"""
     loss: Loss = "dice_bce"
     """loss of each map: Dice with cross-entropy, or with focal loss"""
-    line_weight: float = 4.0
+    line_weight: float = 1.5
     """how much more pixels count that lie between near objects"""
     scales: tuple[float, float] = (0.6, 1.6)
     """patches are shrunk and stretched by factors between these two"""

@@ -15,6 +15,7 @@ from lightsheet.evaluate.cells.thresholds import CAICEDO
 from lightsheet.networks import VolumeNetwork, build
 from lightsheet.segment.designs import design_of
 from lightsheet.segment.designs.borders import near_lines
+from lightsheet.segment.planar.inputs import curved
 from lightsheet.segment.planar.losses import map_losses
 from lightsheet.segment.planar.pairs import LabelledPlane
 from lightsheet.segment.planar.settings import PlanarTraining
@@ -82,7 +83,7 @@ class PlanarTask(Dataset[tuple[Tensor, ...]]):
         image, moved = augment(image[None], labels.astype(np.float32), self._augmentations, rng)
         labels = np.rint(moved).astype(np.uint32)
         wanted, weight = self.design.targets(labels), self._weight(labels)
-        return torch.from_numpy(image), torch.from_numpy(wanted), torch.from_numpy(weight)
+        return torch.from_numpy(curved(image)), torch.from_numpy(wanted), torch.from_numpy(weight)
 
     def _cut(self, plane: LabelledPlane, rng: np.random.Generator) -> tuple[Floats, NDArray[np.uint32]]:
         """Draw a part of an image and bring it to the size of a patch; a small image is mirrored beyond."""
@@ -113,7 +114,7 @@ class PlanarTask(Dataset[tuple[Tensor, ...]]):
         """Score the objects that are found in each image."""
         low, f1, panoptic, picture = [], [], [], None
         for plane in self._val:
-            found = self.design.objects(in_one_pass(network, plane.image[None], device, bf16=bf16))
+            found = self.design.objects(in_one_pass(network, curved(plane.image)[None], device, bf16=bf16))
             scores = instance_scores(overlaps_of(plane.labels, found), CAICEDO)
             low.append(scores[0].average_precision)
             panoptic.append(scores[0].panoptic)

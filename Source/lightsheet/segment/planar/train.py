@@ -19,6 +19,7 @@ from lightsheet.runtimes.export import export_trained
 from lightsheet.runtimes.parity import MOST_VOLUMES, HeldOut
 from lightsheet.segment.designs import Design
 from lightsheet.segment.names import PLANAR
+from lightsheet.segment.planar.inputs import curved
 from lightsheet.segment.planar.pairs import LabelledPlane, read_all
 from lightsheet.segment.planar.settings import PlanarTraining
 from lightsheet.segment.planar.task import PlanarTask
@@ -152,8 +153,8 @@ def _card(settings: PlanarTraining, count: int, radius: float, fitted: Fitted) -
     return (
         "# Objects in single planes\n\n"
         f"{settings.model}, design {settings.design}, trained on {count} images whose objects have a radius "
-        f"of about {radius:.3g} pixels. On the validation images AP at an IoU of 0.5 is {low:.3f}, mean F1 from "
-        f"0.5 to 0.95 {f1:.3f}.\n\nImages whose objects are much smaller or larger are not what it has "
+        f"of about {radius:.3g} pixels. On the validation images AP at an IoU of 0.5 is {low:.3f}, mean F1 "
+        f"from 0.5 to 0.95 {f1:.3f}.\n\nImages whose objects are much smaller or larger are not what it has "
         "learnt: give their size (--diameter_um), and look at the result.\n"
     )
 
@@ -169,6 +170,6 @@ def held_out(plane: LabelledPlane, design: Design) -> HeldOut:
                 "f1": float(np.mean([one.f1 for one in scores])),
             }
 
-        return plane.image[None], score
+        return curved(plane.image)[None], score
 
     return HeldOut(plane.name, read, metric="ap")  # type: ignore[arg-type]

@@ -1,0 +1,154 @@
+"""From what the page asks for to the commands that do it, as a user would type them in the job's folder."""
+
+import shlex
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lightsheet.operate.web.jobs import Job, PageError
+
+Task = Literal["fuse", "segment3d", "segment2d", "track", "states"]
+Um = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+_INTERNAL = "lightsheet.operate.web.frames"
+
+
+class Options(BaseModel):
+    """What the page asks for.
+
+    Attributes
+    ----------
+    task : what is done
+    spacing_um : voxel size (z, y, x), where the file does not say or is corrected
+    channel_index, time : which of several in the file
+    stained : of fusion: what is stained; None: as the file says or the image looks
+    diameter_um : of the objects; None: is found out
+    physics : fuse without a network, by deconvolution
+    each_plane : of single planes: the stack is a movie or a series of planes
+    flat : of movies: planes are frames
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: Task
+    spacing_um: tuple[Um, Um, Um] | None = None
+    channel_index: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    time: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    stained: Literal["nucleus", "membrane"] | None = None
+    diameter_um: Um | None = None
+    physics: bool = False
+    each_plane: bool = False
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a job.
+
+    Attributes
+    ----------
+    module : of the package, whose ``main`` is run; empty for the ``lightsheet`` command
+    words : its arguments
+    """
+
+    words: tuple[str, ...]
+    module: str = ""
+
+    @property
+    def text(self) -> str:
+        """As a user types it."""
+        program = "lightsheet" if not self.module else f"python -m {self.module}"
+        return f"{program} {shlex.join(self.words)}"
+
+
+def commands_for(job: Job, options: Options) -> list[Command]:
+    """Return what is to be run, in the job's folder, one after the other.
+
+    Raises
+    ------
+    PageError
+        When the file is none for that.
+    """
+    look = job.look
+    frames, (depth, _, _) = int(look["frames"]), look["shape"]
+    _check(job, options, frames, depth)
+    shared = _shared(options)
+    if options.task == "fuse":
+        more = ["--channel", options.stained] if options.stained else []
+        more += ["--model", "physics"] if options.physics else []
+        time = [] if options.time is None else ["--time", str(options.time)]
+        return [Command(("apply", job.stored, "output", *more, *time, *shared))]
+    size = [] if options.diameter_um is None else ["--diameter_um", f"{options.diameter_um:g}"]
+    if options.task in ("segment3d", "segment2d"):
+        dims = ["--dims", options.task[-2]]
+        plane = ["--each_plane"] if options.task == "segment2d" and depth > 1 else []
+        time = [] if options.time is None else ["--time", str(options.time)]
+        return [Command(("segment", "predict", job.stored, "output", *dims, *plane, *size, *time, *shared))]
+    return _of_movies(job, options, size, shared)
+
+
+def _of_movies(job: Job, options: Options, size: list[str], shared: list[str]) -> list[Command]:
+    """Frames, masks, tracks, states."""
+    labels = bool(job.look["labels"])
+    flat = ["--flat"] if options.flat else []
+    planar = options.flat or job.look["shape"][0] == 1
+    spacing = (
+        [] if options.spacing_um is None else ["--spacing_um", *(f"{um:g}" for um in options.spacing_um)]
+    )
+    frames = Command((job.stored, "frames", *flat, *(["--labels"] if labels else []), *shared), _INTERNAL)
+    found = Command(
+        ("segment", "predict", "frames", "masks", "--dims", "2" if planar else "3", *size, *spacing)
+    )
+    masks = "frames" if labels else "masks"
+    tracked = Command(("track", masks, "output/tracks", "--view", *spacing))
+    told = Command(
+        (
+            "classify",
+            "predict",
+            "frames",
+            "--masks",
+            "output/tracks",
+            "--output",
+            "output/states",
+            "--video",
+            *spacing,
+        )
+    )
+    steps = [frames, tracked] if labels else [frames, found, tracked]
+    return [*steps, told] if options.task == "states" else steps
+
+
+def _check(job: Job, options: Options, frames: int, depth: int) -> None:
+    """Refuse what a file is not made for, before anything is run."""
+    name = job.name
+    if options.task in ("fuse", "segment3d") and depth < 2:
+        raise PageError(f"{name}: expected a stack of planes, got one plane; choose 'Segment 2D'")
+    if options.task in ("fuse", "segment3d") and frames > 1 and options.time is None:
+        raise PageError(f"{name}: expected one time point, got {frames}; say which, or choose 'Track'")
+    if options.task == "segment2d" and depth > 1 and not options.each_plane:
+        raise PageError(
+            f"{name}: expected one plane, got a stack of {depth}; choose 'Segment 3D', or tick 'each plane "
+            "on its own'"
+        )
+    movie = frames > 1 or (options.flat and depth > 1)
+    if options.task in ("track", "states") and not movie:
+        raise PageError(
+            f"{name}: expected a movie (time points), got one; tick 'planes are time points' if they are"
+        )
+    if options.task == "states" and job.look["labels"]:
+        raise PageError(f"{name}: expected a movie of images, got one of labels; choose 'Track'")
+    known: list[Any] = [*job.look["spacing_um"], *(options.spacing_um or ())]
+    if options.spacing_um is None and None in known and depth > 1 and not options.flat:
+        raise PageError(f"{name}: expected a voxel size, got none; give Z, Y and X in micrometres")
+
+
+def _spacing(options: Options) -> list[str]:
+    um = options.spacing_um
+    return [] if um is None else ["--spacing_um", *(f"{value:g}" for value in um)]
+
+
+def _shared(options: Options) -> list[str]:
+    words = _spacing(options)
+    if options.channel_index is not None:
+        words += ["--channel_index", str(options.channel_index)]
+    return words

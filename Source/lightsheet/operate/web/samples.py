@@ -1,0 +1,35 @@
+"""Small simulated images to try the page with; `recipes/samples.py` makes them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightsheet.core.errors import NotFoundError
+
+FOLDER_VARIABLE = "LIGHTSHEET_SAMPLES"
+SAMPLES: dict[str, dict[str, Any]] = {
+    "view.tif": {"title": "A light-sheet view, simulated", "tasks": ["fuse", "segment3d"]},
+    "culture.png": {"title": "Nuclei in culture, simulated", "tasks": ["segment2d"]},
+    "movie.tif": {"title": "A movie of nuclei, simulated", "tasks": ["track", "states"]},
+}
+"""Title of each, and what may be done with it; the first is what is offered."""
+
+
+def samples_folder() -> Path:
+    """Return the folder of the samples: resources/samples of the checkout, or that of `FOLDER_VARIABLE`."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    return Path(given) if given else Path(__file__).parents[4] / "resources" / "samples"
+
+
+def sample_path(name: str) -> Path:
+    """Return the file of a sample.
+
+    Raises
+    ------
+    NotFoundError
+        When there is none of that name, or the folder is missing.
+    """
+    path = samples_folder() / name
+    if name not in SAMPLES or not path.is_file():
+        raise NotFoundError("expected a sample of this page, got one that is not there")
+    return path
