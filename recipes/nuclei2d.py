@@ -17,7 +17,7 @@ NAME = "Segment_Nuclei2D"
 ZIP = "nuclei2d/dsb2018_fluorescence.zip"
 SPLITS = ROOT / "splits" / "nuclei2d"
 AUGMENTATIONS = ROOT / "resources" / "settings" / "segment2d.json"
-FIT = ("--patch_size", "1,224,224", "--batch_size", 6, "--samples_per_epoch", 300, "--epochs", 1000)
+FIT = ("--patch_size", "1,192,192", "--batch_size", 4, "--samples_per_epoch", 1200, "--epochs", 1000)
 FIT += ("--learning_rate", 2e-3, "--ema", 0.995, "--uneven", 0.3, "--augmentations", AUGMENTATIONS)
 
 CARD = """

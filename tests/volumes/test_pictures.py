@@ -25,7 +25,7 @@ def read(path: Path, given: Overrides | None = None) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_grey_pictures_come_as_they_are(tmp_path: Path, suffix: str, kind: type) -> None:
-    plane = PLANE.astype(kind)
+    plane: np.ndarray = PLANE.astype(kind)
     path = tmp_path / f"one{suffix}"
     if suffix == ".png":
         Image.fromarray(plane).save(path)

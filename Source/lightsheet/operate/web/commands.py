@@ -90,30 +90,17 @@ def commands_for(job: Job, options: Options) -> list[Command]:
 def _of_movies(job: Job, options: Options, size: list[str], shared: list[str]) -> list[Command]:
     """Frames, masks, tracks, states."""
     labels = bool(job.look["labels"])
-    flat = ["--flat"] if options.flat else []
     planar = options.flat or job.look["shape"][0] == 1
-    spacing = (
-        [] if options.spacing_um is None else ["--spacing_um", *(f"{um:g}" for um in options.spacing_um)]
-    )
-    frames = Command((job.stored, "frames", *flat, *(["--labels"] if labels else []), *shared), _INTERNAL)
-    found = Command(
-        ("segment", "predict", "frames", "masks", "--dims", "2" if planar else "3", *size, *spacing)
-    )
-    masks = "frames" if labels else "masks"
-    tracked = Command(("track", masks, "output/tracks", "--view", *spacing))
-    told = Command(
-        (
-            "classify",
-            "predict",
-            "frames",
-            "--masks",
-            "output/tracks",
-            "--output",
-            "output/states",
-            "--video",
-            *spacing,
-        )
-    )
+    spacing = _spacing(options)
+    if planar and not spacing:  # where the size of pixels is not known, lengths are told in pixels
+        spacing = ["--spacing_um", "1", *(f"{um or 1:g}" for um in job.look["spacing_um"][1:])]
+    kind = [*(["--flat"] if options.flat else []), *(["--labels"] if labels else [])]
+    frames = Command((job.stored, "frames", *kind, *shared), _INTERNAL)
+    dims = "2" if planar else "3"
+    found = Command(("segment", "predict", "frames", "masks", "--dims", dims, *size, *spacing))
+    tracked = Command(("track", "frames" if labels else "masks", "output/tracks", "--view", *spacing))
+    where = ("frames", "--masks", "output/tracks", "--output", "output/states")
+    told = Command(("classify", "predict", *where, "--video", *spacing))
     steps = [frames, tracked] if labels else [frames, found, tracked]
     return [*steps, told] if options.task == "states" else steps
 

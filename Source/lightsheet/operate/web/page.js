@@ -12,7 +12,7 @@ const LEAVES_US = "The server can't be reached. Is it still running?";
 let job = null;
 let task = "";
 let watching = 0;
-let about = { samples: [], max_upload_bytes: 0 };
+let about = { samples: [], max_upload_bytes: Infinity };
 const viewer = new Viewer((state) => remember(state));
 
 async function ask(path, options = {}) {
