@@ -416,9 +416,9 @@ def test_a_worker_ends_with_the_server(tmp_path: Path) -> None:
     program = (
         "import os,subprocess,sys,time;"
         "from pathlib import Path;"
-        "from lightsheet.operate.web.runner import start, Command;"
+        "from lightsheet.operate.workers import start, Command;"
         f"log=open({str(tmp_path / 'log')!r},'wb');"
-        "import lightsheet.operate.web.runner as r;"
+        "import lightsheet.operate.workers as r;"
         "r._PROGRAM='from lightsheet.core.processes import end_with_parent\\nend_with_parent()\\n"
         "import time\\ntime.sleep(60)';"
         f"p=start(Command(()),Path({str(tmp_path)!r}),log);print(p.pid,flush=True);time.sleep(60)"

@@ -134,8 +134,8 @@ def any_encoder_unet(
     except (ImportError, RuntimeError) as error:
         raise MissingExtraError(
             "network smp_unet2d: expected the library segmentation_models_pytorch, got "
-            f"'{str(error).splitlines()[0]}'; install it with: pip install "
-            "segmentation-models-pytorch, beside builds of torch and torchvision that belong together"
+            f"'{str(error).splitlines()[0]}'; install it with: "
+            'pip install "lightsheet[smp]", beside builds of torch and torchvision that belong together'
         ) from error
     try:
         body = smp.Unet(encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels)

@@ -1,12 +1,11 @@
 """From what the page asks for to the commands that do it, as a user would type them in the job's folder."""
 
-import shlex
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lightsheet.operate.web.jobs import Job, PageError
+from lightsheet.operate.workers import Command
 
 Task = Literal["fuse", "segment3d", "segment2d", "track", "states"]
 Um = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -39,26 +38,6 @@ class Options(BaseModel):
     physics: bool = False
     each_plane: bool = False
     flat: bool = False
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command of a job.
-
-    Attributes
-    ----------
-    module : of the package, whose ``main`` is run; empty for the ``lightsheet`` command
-    words : its arguments
-    """
-
-    words: tuple[str, ...]
-    module: str = ""
-
-    @property
-    def text(self) -> str:
-        """As a user types it."""
-        program = "lightsheet" if not self.module else f"python -m {self.module}"
-        return f"{program} {shlex.join(self.words)}"
 
 
 def commands_for(job: Job, options: Options) -> list[Command]:

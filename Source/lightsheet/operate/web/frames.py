@@ -7,13 +7,8 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import tifffile
-from numpy.typing import NDArray
 
 from lightsheet.core.errors import LightsheetError, one_line
-from lightsheet.core.files import written_beside
 from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import track
 from lightsheet.volumes.info import Overrides, Selection, VolumeInfo
@@ -21,6 +16,7 @@ from lightsheet.volumes.labels import as_labels, write_labels
 from lightsheet.volumes.numbered import numbered_files
 from lightsheet.volumes.pictures import open_picture
 from lightsheet.volumes.reading import each_frame
+from lightsheet.volumes.tiff.writer import write_plane
 from lightsheet.volumes.writing import write_volume
 
 
@@ -74,7 +70,7 @@ def write_frames(movie: Path, folder: Path, given: Overrides, *, flat: bool, lab
                     spacing = volume.info.spacing_um
                     write_labels(folder / name, as_labels(data, str(path)), spacing)
                 elif len(data) == 1:
-                    write_plane(folder / name, data[0], volume.info)
+                    write_plane(folder / name, data[0], _pixel(volume.info))
                 else:
                     info = replace(volume.info, shape_zyx=data.shape, frames=1, channels=1)
                     write_volume(folder / name, data, info)
@@ -82,12 +78,8 @@ def write_frames(movie: Path, folder: Path, given: Overrides, *, flat: bool, lab
     return written
 
 
-def write_plane(path: Path, plane: NDArray[Any], info: VolumeInfo) -> None:
-    """Write a plane (Y, X) as TIFF with the size of its pixels, as far as it is known."""
-    y, x = info.spacing_um[1:] if info.spacing_um else info.yx_um or (None, None)
-    sizes = {} if x is None or y is None else {"resolution": (1 / x, 1 / y), "metadata": {"unit": "um"}}
-    with written_beside(path) as partial:
-        tifffile.imwrite(partial, plane, **sizes)
+def _pixel(info: VolumeInfo) -> tuple[float, float] | None:
+    return info.spacing_um[1:] if info.spacing_um is not None else info.yx_um
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def look(path: Path) -> dict[str, Any]:
             "type": info.dtype,
             "stained": info.channel,
             "study": info.study,
-            "labels": _is_labels(volume),
+            "labels": is_labels(volume),
         }
 
 
@@ -64,7 +64,7 @@ def _opened(path: Path) -> LazyVolume:
     raise first or LightsheetError(f"{path.name}: expected an image, got none")
 
 
-def _is_labels(volume: LazyVolume) -> bool:
+def is_labels(volume: LazyVolume) -> bool:
     """Whether numbers look like those of objects: whole, many voxels 0, neighbours mostly equal."""
     if np.dtype(volume.info.dtype).kind not in "ui":
         return False

@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,23 +10,14 @@ from typing import Any
 
 from lightsheet.core.errors import LightsheetError, one_line
 from lightsheet.core.files import write_json
-from lightsheet.core.progress import LOG, PROGRESS_VARIABLE
-from lightsheet.operate.web.commands import Command, Options, commands_for
+from lightsheet.core.progress import LOG
+from lightsheet.operate.web.commands import Options, commands_for
 from lightsheet.operate.web.jobs import Job, JobStore, PageError
 from lightsheet.operate.web.settings import ServeSettings
+from lightsheet.operate.workers import Command, end, last_error, progress_in, start, wait
 
 LAYERS = Command((), "lightsheet.operate.web.layers")
-_SOURCE = Path(__file__).parents[3]
-# The installed command, in a process that ends when the server does.
-_PROGRAM = """
-import sys
-from lightsheet.core.processes import end_with_parent
-end_with_parent()
-from lightsheet.cli.main import main
-raise SystemExit(main())
-"""
 _LOOK_S, _END_S, _TICK_S = 120.0, 10.0, 0.2
-_MOST_LOG = 200_000
 
 
 class Runner:
@@ -61,7 +49,7 @@ class Runner:
         self._over = True
         self._wake.set()
         if self._now is not None:
-            _end(self._now[1])
+            end(self._now[1])
         self._thread.join(_END_S)
 
     def submit(self, number: str, options: Options) -> Job:
@@ -100,7 +88,7 @@ class Runner:
         if job.state == "running":
             self._stopped.add(number)
             if self._now is not None and self._now[0] == number:
-                _end(self._now[1])
+                end(self._now[1])
         return job
 
     def place(self, number: str) -> int:
@@ -110,11 +98,7 @@ class Runner:
 
     def progress(self, number: str) -> dict[str, Any]:
         """How far the command is that runs, as it told last."""
-        try:
-            told = json.loads((self._store.folder(number) / "progress.json").read_text(encoding="utf-8"))
-            return told if isinstance(told, dict) else {}
-        except (OSError, ValueError):
-            return {}
+        return progress_in(self._store.folder(number))
 
     def _work(self) -> None:
         while not self._over:
@@ -163,34 +147,13 @@ class Runner:
             self._now = (number, process)
             while process.poll() is None:
                 if time.monotonic() > until:
-                    _end(process)
+                    end(process)
                     return (
                         f"stopped after {self._settings.max_minutes:g} minutes (the server's --max_minutes)"
                     )
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_TICK_S)
+                wait(process, _TICK_S)
             self._now = None
-        return "" if process.returncode == 0 else _last_error(folder / "log.txt", begin, process.returncode)
-
-
-def start(command: Command, folder: Path, log: Any) -> "subprocess.Popen[bytes]":
-    """Start a command in a job's folder; it ends with the server."""
-    program = ["-m", command.module] if command.module else ["-c", _PROGRAM]
-    environment = {
-        **os.environ,
-        PROGRESS_VARIABLE: str(folder / "progress.json"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(_SOURCE), os.environ.get("PYTHONPATH")))),
-        "PYTHONUNBUFFERED": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, *program, *command.words],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env=environment,
-        start_new_session=True,
-    )
+        return "" if process.returncode == 0 else last_error(folder / "log.txt", begin, process.returncode)
 
 
 def look_at(folder: Path, stored: str) -> dict[str, Any]:
@@ -204,13 +167,9 @@ def look_at(folder: Path, stored: str) -> dict[str, Any]:
     command = Command((stored,), "lightsheet.operate.web.look")
     with (folder / "look.json").open("wb") as out:
         process = start(command, folder, out)
-        try:
-            process.wait(_LOOK_S)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            raise PageError(
-                f"expected a file that is read within {_LOOK_S:.0f} s, got a slower one"
-            ) from None
+        if not wait(process, _LOOK_S):
+            end(process)
+            raise PageError(f"expected a file that is read within {_LOOK_S:.0f} s, got a slower one")
     text = (folder / "look.json").read_text(encoding="utf-8", errors="replace")
     for line in reversed(text.splitlines()):
         with contextlib.suppress(ValueError):
@@ -235,35 +194,9 @@ def choice_for(folder: Path, job: Job, options: Options) -> str:
     command = Command(("choose", job.stored, *words))
     with (folder / "choice.txt").open("wb") as out:
         process = start(command, folder, out)
-        try:
-            process.wait(_LOOK_S)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            raise PageError("expected a choice within two minutes, got none") from None
+        if not wait(process, _LOOK_S):
+            end(process)
+            raise PageError("expected a choice within two minutes, got none")
     if process.returncode != 0:
-        raise PageError(_last_error(folder / "choice.txt", 0, process.returncode))
+        raise PageError(last_error(folder / "choice.txt", 0, process.returncode))
     return (folder / "choice.txt").read_text(encoding="utf-8", errors="replace")
-
-
-def _last_error(log: Path, begin: int, code: int) -> str:
-    """Last line of a log that tells an error; else the last line."""
-    with log.open("rb") as file:
-        file.seek(max(begin, log.stat().st_size - _MOST_LOG))
-        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    if code < 0:
-        return f"the command was ended by {signal.Signals(-code).name}, perhaps for lack of memory"
-    told = [line for line in lines if "error:" in line]
-    text = told[-1].partition("error: ")[2] if told else (lines[-1] if lines else "")
-    return text or f"the command ended with exit code {code}"
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process and those it started: kindly, then not."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

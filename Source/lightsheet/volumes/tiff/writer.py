@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from lightsheet.core.files import written_beside
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.tiff.metadata import imagej_lines, kept_metadata
 
@@ -77,3 +78,24 @@ def _ome_metadata(target: Path, info: VolumeInfo, kept: dict[str, Any]) -> dict[
         said["Channel"] = {"Name": [info.channel]}  # type: ignore[assignment]
     rest = {key: value for key, value in kept.items() if key != "ome_xml"}
     return {**said, "Description": json.dumps(rest)}
+
+
+def write_plane(path: Path, plane: NDArray[Any], pixel_um: tuple[float, float] | None) -> None:
+    """Write one plane (Y, X) as TIFF, whole or not at all.
+
+    Parameters
+    ----------
+    pixel_um : size (y, x) of a pixel in micrometres, if it is known
+
+    Raises
+    ------
+    OutputError
+        When it can't be written.
+    """
+    sizes: dict[str, Any] = {}
+    if pixel_um is not None:
+        y, x = pixel_um
+        sizes = {"resolution": (1 / x, 1 / y), "metadata": {"axes": "YX", "unit": "um"}}
+        sizes["imagej"] = plane.dtype in (np.uint8, np.uint16, np.float32)
+    with written_beside(path) as partial:
+        tifffile.imwrite(partial, plane, **sizes)
