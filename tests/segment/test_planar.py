@@ -272,6 +272,25 @@ def test_an_encoder_takes_weights_of_a_file(
     assert "expected a file of tensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_search_goes_on_and_ranks_its_trials(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    words = ["search", "--train", str(data / "train"), "--val", str(data / "val"), "--output_path"]
+    words += [str(tmp_path / "s"), "--patch_size", "1,64,64", "--samples_per_epoch", "4", "--epochs", "1"]
+    words += ["--accelerator", "cpu", "--encoders", "efficientnet-b0"]
+    assert main([*words, "--trials", "1"]) == 0
+    assert main([*words, "--trials", "3"]) == 0
+    lines = (tmp_path / "s" / "trials.csv").read_text().splitlines()
+    assert len(lines) == 4
+    scores = [float(line.split(",")[1]) for line in lines[1:]]
+    assert scores == sorted(scores, reverse=True)
+    assert "learning_rate" in capsys.readouterr().out
+    assert main([*words[:-4], "--epochs", "100"]) == 2
+    assert "--max_minutes: expected the time of a trial" in capsys.readouterr().err
+
+
 def test_wrong_settings_are_told_in_a_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--dims", "2", "--train", str(data / "train"), "--val", str(data / "val")]
     words += ["--output_path", str(data / "never")]

@@ -20,6 +20,7 @@ from lightsheet.volumes.info import Overrides, Selection
 PROG = "segment_script.py"
 _USAGE = f"""usage: {PROG} train ...           train a network on volumes with labels, write a model folder
        {PROG} train --dims 2 ...  train one on single planes
+       {PROG} search ...          short trainings on single planes: which network and learning rate
        {PROG} predict ...         find the objects of volumes or planes, write label images
        {PROG} train --help, train --dims 2 --help and predict --help tell the flags
 """
@@ -49,6 +50,23 @@ class TrainPlanarCommand:
     """
 
     training: Annotated[PlanarTraining, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class SearchCommand:
+    """Search for the network, its encoder, and the learning rate, by short trainings on single planes.
+
+    Each trial trains for --max_minutes; OUTPUT_PATH gets trials.csv, the best first, and a model folder of
+    each. A search that was stopped goes on. Needs: pip install "lightsheet[search]"
+    """
+
+    training: Annotated[PlanarTraining, tyro.conf.arg(name="")]
+    trials: int = 12
+    """trials in all"""
+    encoders: tuple[str, ...] = ("efficientnet-b0", "efficientnet-b3")
+    """encoders of flexible_unet that are tried, beside our own U-Net in three widths"""
+    designs: tuple[str, ...] = ("distance",)
+    """designs that are tried"""
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,18 @@ def run_train_planar(command: TrainPlanarCommand) -> int:
     return EXIT_OK
 
 
+def run_search(command: SearchCommand) -> int:
+    """Search, print the best trials."""
+    from lightsheet.segment.planar.search import Search, search  # not for --help
+
+    lines = search(Search(command.training, command.trials, command.encoders, command.designs))
+    for line in lines[:5]:
+        told = ", ".join(f"{name} {value}" for name, value in line.items() if value != "" and name != "score")
+        sys.stdout.write(f"{line['score']:.4f}  {told}\n")
+    LOG.info("%s: all trials", command.training.fit.output_path / "trials.csv")
+    return EXIT_OK
+
+
 def run_predict(command: PredictCommand) -> int:
     """Segment all images; 1 if some could not be."""
     from lightsheet.segment.names import outputs_for  # not for --help
@@ -114,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["train"] and _of_planes(words):
         return run_command(TrainPlanarCommand, run_train_planar, words[1:], prog=f"{PROG} train --dims 2")
+    if words[:1] == ["search"]:
+        return run_command(SearchCommand, run_search, words[1:], prog=f"{PROG} search")
     if words[:1] == ["train"]:
         return run_command(TrainCommand, run_train, words[1:], prog=f"{PROG} train")
     if words[:1] == ["predict"]:
