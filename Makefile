@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-durations check bench bench-real bench-reconstruct bench-quality models segmenter states container \
+.PHONY: help demo test test-slow test-all test-durations check bench bench-real bench-reconstruct bench-quality models segmenter segmenter-planes states container \
 	test-container test-engine test-lowest lock clean
 
 help: ## list the targets
@@ -72,6 +72,9 @@ models: .venv/.ready ## train the models of resources/models, on simulated data 
 
 segmenter: .venv/.ready ## train resources/models/Segment_Nuclei3D, on simulated movies and real stacks (an hour on two cores)
 	$(BIN)/python -m recipes.segmenter $(if $(wildcard ../shared/data),--stacks ../shared/data)
+
+segmenter-planes: .venv/.ready ## train resources/models/Segment_Nuclei2D, on real images (an hour on two cores; needs ../shared/data)
+	$(BIN)/python -m recipes.nuclei2d --stacks ../shared/data
 
 states: .venv/.ready ## train resources/models/NucleusState, on simulated movies (half an hour on two cores)
 	$(BIN)/python -m recipes.states

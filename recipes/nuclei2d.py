@@ -1,6 +1,6 @@
 """Training of the model that finds nuclei in single planes, resources/models/Segment_Nuclei2D.
 
-``make nuclei2d`` runs this on 329 fluorescence images of the Data Science Bowl 2018 with corrected labels,
+``make segmenter-planes`` runs this on 329 fluorescence images of the Data Science Bowl 2018 with corrected labels,
 which are not part of the repository (dsb2018_fluorescence.zip: images/ and labels/). Images are split by
 splits/nuclei2d; those of test.txt are never seen. It goes on where it was stopped.
 """

@@ -1,4 +1,4 @@
-"""The page's server: from a file to a picture of its result, memory over ten uploads, and a kill in the middle.
+"""The page: from a file to a picture of its result, memory over ten uploads, and a kill in the middle.
 
     python -m benchmarks.speed.page
 
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def measure(server: Server, large: Path, bars: Bars) -> None:
-    """Times of the page, of samples and of a large stack; memory."""
+    """Measure times of the page, of samples and of a large stack, and memory."""
     started = time.perf_counter()
     parts = [
         server.client.get(path) for path in ("/", "/assets/page.css", "/assets/page.js", "/assets/viewer.js")
@@ -166,7 +166,7 @@ def killed(folder: Path, large: Path, bars: Bars) -> None:
 
 
 def children(parent: int) -> list[int]:
-    """Processes that a process has started."""
+    """Return the processes that a process has started."""
     found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
     return [int(word) for word in found.stdout.split()]
 
