@@ -7,6 +7,7 @@ from collections.abc import Sequence
 SUBCOMMANDS = {
     "simulate": ("lightsheet.cli.simulate", "write simulated stacks: views, fused volumes, labels"),
     "movies": ("lightsheet.cli.cells.movies", "write simulated movies: images, masks, tracks, states"),
+    "download": ("lightsheet.cli.download", "files of a BioStudies accession or a list, resumed and checked"),
     "convert": ("lightsheet.cli.convert", "TIFF or OME-Zarr to H5 with distance and light channels"),
     "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
     "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),

@@ -75,7 +75,8 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        elif kind is None and (self._total != 1 or time.monotonic() - self._started > SECONDS_BETWEEN_LINES):
+            # A single step that took no time is no news.
             LOG.info("%s: %d done in %.1f s", self._label, self._count, time.monotonic() - self._started)
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import stat
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
@@ -10,18 +9,17 @@ from pathlib import Path, PurePosixPath
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.files import explained
 from lightsheet.core.memory import GIB
+from lightsheet.datasets.download.fetch import check_members, extract
 from lightsheet.operate.web.jobs import PageError
-from lightsheet.volumes.foreign import MOST_COMPRESSION, foreign
+from lightsheet.volumes.foreign import foreign
 from lightsheet.volumes.pictures import PLANAR_SUFFIXES
 
 ARCHIVES = (".zip",)
 TAKEN = tuple(suffix for suffix in (*PLANAR_SUFFIXES, *ARCHIVES) if suffix != ".zarr")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
-_MOST_FILES = 100_000
 # Of the disk, left to others.
 _SPARE_BYTES = 1 << 30
-_PIECE = 1 << 20
 
 
 def plain_name(name: str) -> str:
@@ -86,48 +84,14 @@ def unpacked(archive: Path) -> Path:
     folder = archive.with_suffix("")
     with foreign(archive.name, "a ZIP archive that can be read"), zipfile.ZipFile(archive) as packed:
         members = [one for one in packed.infolist() if not one.is_dir()]
-        _check(members, archive)
+        check_members(members, archive)
         for one in members:
             target = folder.joinpath(*PurePosixPath(one.filename).parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _extract(packed, one, target)
+            with explained(target), packed.open(one) as source, target.open("wb") as file:
+                extract(source, file, one)
     archive.unlink()
     return _meant(folder, archive.name)
-
-
-def _check(members: list[zipfile.ZipInfo], archive: Path) -> None:
-    """Refuse an archive before anything of it is written."""
-    name = archive.name
-    if not members or len(members) > _MOST_FILES:
-        raise VolumeError(f"{name}: expected 1 to {_MOST_FILES} files, got {len(members)}")
-    for one in members:
-        path = PurePosixPath(one.filename)
-        if path.is_absolute() or ".." in path.parts or "\\" in one.filename or ":" in one.filename:
-            raise VolumeError(f"{name}: expected paths within the archive, got one that leads out of it")
-        if stat.S_ISLNK(one.external_attr >> 16):
-            raise VolumeError(f"{name}: expected files, got a link")
-        if one.flag_bits & 1:
-            raise VolumeError(f"{name}: expected files that are not encrypted")
-    size, stored = sum(one.file_size for one in members), archive.stat().st_size
-    if size > MOST_COMPRESSION * stored:
-        raise VolumeError(
-            f"{name}: expected an archive of images, got one of {stored} bytes that says to hold {size}"
-        )
-    if size > shutil.disk_usage(archive.parent).free - _SPARE_BYTES:
-        raise VolumeError(
-            f"{name}: expected room on the server's disk for {size / GIB:.3g} GiB, got too little"
-        )
-
-
-def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member, of no more bytes than it says."""
-    left = one.file_size
-    with explained(target), packed.open(one) as source, target.open("wb") as file:
-        while piece := source.read(min(_PIECE, left + 1)):
-            left -= len(piece)
-            if left < 0:
-                raise VolumeError(f"{one.filename}: expected {one.file_size} bytes, got more")
-            file.write(piece)
 
 
 def _meant(folder: Path, name: str) -> Path:

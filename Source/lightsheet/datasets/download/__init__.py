@@ -1,0 +1,1 @@
+"""Files from elsewhere: lists of what there is, downloads that are whole or absent, safe unpacking."""
