@@ -10,7 +10,7 @@ from torch import Tensor
 from lightsheet.evaluate import ssim as evaluation
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.training.losses import GAIN_FLOOR, LossWeights, fusion_loss
-from lightsheet.training.ssim import ssims
+from lightsheet.fuse.training.ssim import ssims
 
 
 def pair(seed: int = 0, shape: tuple[int, int, int] = (20, 28, 36)) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,8 @@ _SHARED_HELP = (
 )
 
 _SIDE = re.compile("[-+][zyx]")
+# Flags that may stand alone, and what they mean then.
+_USUAL = {"--mlflow": "local"}
 _GO_ON = "run the same command again to go on where it stopped"
 DEBUG_VARIABLE = "LIGHTSHEET_DEBUG"
 
@@ -76,7 +78,7 @@ def run_command(
     limit_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _positional_from_aliases(arguments, aliases or {})
+        arguments = _positional_from_aliases(_with_usual_values(arguments), aliases or {})
         arguments = _with_settings_file(arguments)
         arguments = _split_commas(arguments, settings_type)
         arguments = _join_signed(arguments)
@@ -178,6 +180,17 @@ def _positional_from_aliases(arguments: list[str], aliases: Mapping[str, int]) -
     for place in sorted(moved):
         rest.insert(place, moved[place])
     return rest
+
+
+def _with_usual_values(arguments: list[str]) -> list[str]:
+    """Give flags their usual value that may stand without one."""
+    result: list[str] = []
+    for at, argument in enumerate(arguments):
+        result.append(argument)
+        after = arguments[at + 1] if at + 1 < len(arguments) else "--"
+        if argument in _USUAL and after.startswith("--"):
+            result.append(_USUAL[argument])
+    return result
 
 
 def _with_settings_file(arguments: list[str]) -> list[str]:

@@ -1,9 +1,10 @@
 """``evaluate_script.py``: scores of predictions against fused volumes, and the report."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightsheet.cli.args import run_command
 from lightsheet.core.axes import ZYX, Channel, SpacingUm
@@ -72,6 +73,9 @@ class EvaluateSettings:
     """folder to which the paths in --csv are relative"""
     out: Path = Path("report")
     """folder of the results"""
+    mlflow: str | None = None
+    """log the scores and the report to MLflow too: address of its server, or 'local' (also without a value)
+    for a file in this folder"""
     tile_step: ZYX | None = None
     """distance of the prediction's tiles Z,Y,X in voxels, for the seam index (0: one tile along that axis);
     default: what the prediction's file tells"""
@@ -124,6 +128,7 @@ def _score_objects(settings: EvaluateSettings, truth: Path) -> int:
     if settings.view is not None:
         pictures = worst_pictures(scores, truth, settings.prediction, settings.view)
         thresholds.write_sheet(settings.out / "worst.png", pictures)
+    _log(settings, summary, "objects.csv", "objects.png", "worst.png")
     sys.stdout.write(f"{thresholds.text_of_objects(summary)}\nall scores: {settings.out / 'objects.csv'}\n")
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
@@ -205,11 +210,22 @@ def _run(settings: EvaluateSettings) -> int:
         write_csv(settings.out / "iou.csv", lines_of_gain(gains))
         sys.stdout.write(f"{table_of_gain(gains)}\n\n")
     write_report(settings.out / "report.html", shown, failures, pairing.remarks, gains)
+    _log(settings, summary[0] if summary else {}, "scores.csv", "summary.csv", "scores.json", "report.html")
     for result in results:
         for note in result.notes:
             LOG.info("%s: %s", result.name, note)
     sys.stdout.write(f"{text_table(summary)}\n{_closing(shown, failures, settings.out)}\n")
     return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def _log(settings: EvaluateSettings, summary: Mapping[str, Any], *names: str) -> None:
+    """Log to MLflow, if that is asked for."""
+    if settings.mlflow is None:
+        return
+    from lightsheet.operate.registry import log_evaluation  # an extra
+
+    files = [settings.out / name for name in names]
+    LOG.info("%s", log_evaluation(settings.mlflow, settings.prediction.name, summary, files))
 
 
 def _gain_scorer(settings: EvaluateSettings) -> "GainScorer | None":

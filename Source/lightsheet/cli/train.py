@@ -46,10 +46,13 @@ def run(command: TrainCommand) -> int:
     """Train and write the model folder; 1 if its model does not beat the view."""
     from lightsheet.fuse.training.model_card import beats_view  # not for --help
     from lightsheet.fuse.training.train import train
+    from lightsheet.operate.registry import register_trained
     from lightsheet.training.alone import is_first_process
 
     command.check()
     folder = train(command.training)
+    if is_first_process():
+        register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
     # The first process of several writes the model and judges it; the others may be here before it is there.
     return EXIT_OK if not is_first_process() or beats_view(folder) else EXIT_SOME_FAILED
 

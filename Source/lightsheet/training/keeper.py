@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.fabric import Fabric
 from tqdm import tqdm
@@ -14,6 +14,9 @@ from lightsheet.training.records import RunLog
 from lightsheet.training.settings import TrainerSettings
 from lightsheet.training.state import TrainingState, weights_in
 from lightsheet.training.task import Round, Task
+
+if TYPE_CHECKING:
+    from lightsheet.training.experiments import MlflowLog
 
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _STEPS_BETWEEN_KEEPS = 200
@@ -59,6 +62,7 @@ class RunKeeper:
         self._steps_per_epoch = steps_per_epoch
         self._bf16 = state.arithmetic == "bf16"
         self._records: RunLog | None = None
+        self._experiment: MlflowLog | None = None
         self._bar: tqdm[None] | None = None
         self._saved_at = self._line_at = self._waiting_since = time.monotonic()
         self._waited = self._worked = 0.0
@@ -68,13 +72,20 @@ class RunKeeper:
         if self._fabric.is_global_zero:
             names = (*self._task.terms, *self._task.columns)
             self._records = RunLog(self._settings.logs, course.step, names, self._task.caption)
+            if self._settings.mlflow is not None:
+                from lightsheet.training.experiments import MlflowLog  # an extra, and slow
+
+                name, fixed = self._settings.output_path.name, self._task.fixed()
+                self._experiment = MlflowLog(self._settings.mlflow, self._settings.logs, name, fixed)
             if sys.stderr.isatty():
                 self._bar = tqdm(total=course.steps, initial=course.step, desc="train", file=sys.stderr)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+        if self._experiment is not None:
+            self._experiment.close(failed=kind is not None)
         if self._records is not None:
             self._records.close()
 
@@ -140,7 +151,9 @@ class RunKeeper:
         if self._records is not None:
             found = self._judged()
             row = self._row(found)
-            self._records.add(row, found.picture)
+            picture = self._records.add(row, found.picture)
+            if self._experiment is not None:
+                self._experiment.add(row, picture)
             self._waited = self._worked = 0.0
             self._tell(row, found.summary)
             self._keep_if_best(found)

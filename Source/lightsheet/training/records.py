@@ -38,8 +38,8 @@ class RunLog:
         self._rows = [row for row in _read_rows(folder / METRICS) if int(row["step"]) <= step]
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else None)
 
-    def add(self, row: Mapping[str, Any], picture: NDArray[np.float32] | None) -> None:
-        """Record an epoch: its numbers by column, and a picture (Y, X) in 0..1."""
+    def add(self, row: Mapping[str, Any], picture: NDArray[np.float32] | None) -> Path | None:
+        """Record an epoch: its numbers by column, and a picture (Y, X) in 0..1; the file of the picture."""
         step, epoch = int(row["step"]), int(row["epoch"])
         self._rows.append({name: _text(row[name]) for name in self._columns})
         with written_beside(self._folder / METRICS) as partial, partial.open("w", newline="") as stream:
@@ -48,12 +48,15 @@ class RunLog:
             writer.writerows(self._rows)
         for name in self._columns[4:]:
             self._board.add_scalar(name, row[name], step)
+        target = None
         if picture is not None:
             grey = np.rint(picture * 255).astype(np.uint8)
             self._board.add_image(self._caption, grey, step, dataformats="HW")
-            with written_beside(self._folder / PICTURES / f"epoch_{epoch:05d}.png") as partial:
+            target = self._folder / PICTURES / f"epoch_{epoch:05d}.png"
+            with written_beside(target) as partial:
                 partial.write_bytes(imagecodecs.png_encode(grey))
         self._board.flush()
+        return target
 
     def close(self) -> None:
         """Close the TensorBoard log."""

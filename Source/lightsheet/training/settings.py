@@ -26,6 +26,7 @@ _FREE_TO_CHANGE = frozenset(
         "num_workers",
         "resume",
         "pretrained",
+        "mlflow",
     }
 )
 _POSITIVE = ("epochs", "batch_size", "learning_rate", "devices", "max_minutes", "patience")
@@ -76,6 +77,9 @@ class TrainerSettings:
     """processes that read patches; -1: none on a CPU, up to eight on a GPU"""
     resume: bool = True
     """go on where an earlier run was stopped; else start anew, its folder is kept beside"""
+    mlflow: str | None = None
+    """log the run to MLflow: address of its server, or 'local' (also without a value) for a file in this
+    folder, mlflow.db; the model is registered if it beats doing nothing and the one that is registered"""
     seed: int = 1337
     """same seed, same patches in the same order, whatever the number of workers"""
 

@@ -187,8 +187,10 @@ def run_clean(command: CleanCommand) -> int:
 def run_train(command: StateTrainCommand) -> int:
     """Train."""
     from lightsheet.classify.train import train  # not for --help
+    from lightsheet.operate.registry import register_trained
 
     folder = train(command.training)
+    register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
     LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
     return EXIT_OK
 

@@ -95,18 +95,22 @@ class PredictCommand:
 
 def run_train(command: TrainCommand) -> int:
     """Train."""
-    from lightsheet.segment.train import train  # not for --help
+    from lightsheet.operate.registry import register_trained  # not for --help
+    from lightsheet.segment.train import train
 
     folder = train(command.training)
+    register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
     LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
     return EXIT_OK
 
 
 def run_train_planar(command: TrainPlanarCommand) -> int:
     """Train on planes."""
-    from lightsheet.segment.planar.train import train  # not for --help
+    from lightsheet.operate.registry import register_trained  # not for --help
+    from lightsheet.segment.planar.train import train
 
     folder = train(command.training)
+    register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
     LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
     return EXIT_OK
 

@@ -12,9 +12,9 @@ import torch
 from lightsheet.core.axes import RAW_IMAGE, ZYX
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.training.pairs import OpenPair
+from lightsheet.fuse.training.ssim import ssims
 from lightsheet.runtimes.runtime import Floats
 from lightsheet.training.sampling import draw_region
-from lightsheet.training.ssim import ssims
 
 _PLACES = 16
 _LEAST = 1e-4

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightsheet.evaluate.ssim import READINGS, Reading
-from lightsheet.training.ssim import ssims
+from lightsheet.fuse.training.ssim import ssims
 
 # Below this 1 - SSIM of the view there is nothing to win, and the quotient would only magnify noise. Views of
 # well lit, clear specimens lack hardly more: four times as much made networks that spoilt these.
