@@ -1,8 +1,8 @@
 """Training of the model that finds nuclei in single planes, resources/models/Segment_Nuclei2D.
 
-``make segmenter-planes`` runs this on 329 fluorescence images of the Data Science Bowl 2018 with corrected labels,
-which are not part of the repository (dsb2018_fluorescence.zip: images/ and labels/). Images are split by
-splits/nuclei2d; those of test.txt are never seen. It goes on where it was stopped.
+``make segmenter-planes`` runs this on 329 fluorescence images of the Data Science Bowl 2018 with corrected
+labels, which are not part of the repository (dsb2018_fluorescence.zip: images/ and labels/). Images are split
+by splits/nuclei2d; those of test.txt are never seen. It goes on where it was stopped.
 """
 
 import argparse
@@ -17,7 +17,7 @@ NAME = "Segment_Nuclei2D"
 ZIP = "nuclei2d/dsb2018_fluorescence.zip"
 SPLITS = ROOT / "splits" / "nuclei2d"
 AUGMENTATIONS = ROOT / "resources" / "settings" / "segment2d.json"
-FIT = ("--patch_size", "1,192,192", "--batch_size", 4, "--samples_per_epoch", 1200, "--epochs", 1000)
+FIT = ("--patch_size", "1,192,192", "--batch_size", 4, "--samples_per_epoch", 1200)
 FIT += ("--learning_rate", 2e-3, "--ema", 0.995, "--uneven", 0.3, "--augmentations", AUGMENTATIONS)
 
 CARD = """
@@ -34,10 +34,10 @@ def main() -> int:
     )
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the model")
     parser.add_argument("--stacks", type=Path, required=True, help="folder of real images")
-    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
     arguments = parser.parse_args()
     data = unpacked(arguments.stacks / ZIP, arguments.output / "data")
-    fit(arguments.output / NAME, data, arguments.minutes)
+    fit(arguments.output / NAME, data, ("--epochs", 1000, "--max_minutes", arguments.minutes))
     ship(arguments.output / NAME, arguments.models / NAME, CARD)
     run("export_models.py", arguments.models / NAME)
     return 0
@@ -51,13 +51,12 @@ def unpacked(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def fit(folder: Path, data: Path, minutes: float, *more: object) -> None:
-    """Train a model, unless it is there."""
+def fit(folder: Path, data: Path, until: tuple[object, ...], *more: object) -> None:
+    """Train a model, unless it is there; ``until`` are flags that say how long."""
     if (folder / "weights.safetensors").exists():
         return
     lists = ["--train", SPLITS / "train.txt", "--val", SPLITS / "val.txt", "--data_root", data]
-    where = ["--output_path", folder, "--max_minutes", minutes]
-    run("segment_script.py", "train", "--dims", 2, *lists, *where, *FIT, *more)
+    run("segment_script.py", "train", "--dims", 2, *lists, "--output_path", folder, *FIT, *until, *more)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Nuclei in single planes: designs at the same budget, the shipped model, and the classical way.
 
-    python -m benchmarks.segmentation.nuclei2d --minutes 8
+    python -m benchmarks.segmentation.nuclei2d --epochs 5
 
 The images are those of splits/nuclei2d/test.txt, of 329 fluorescence images of the Data Science Bowl 2018
 with corrected labels (real, ../shared/data), which no training has seen. Each design is trained by the same
-network on the same images for --minutes; with 0 the shipped model is scored alone. The classical way is a
+network on the same images for --epochs; with 0 the shipped model is scored alone. The classical way is a
 Gaussian, Otsu's threshold and a watershed of the distance, told the median radius of the nuclei.
 """
 
@@ -37,7 +37,7 @@ def main() -> int:
     """Print the table and whether the bars hold; 1 if the shipped model is not above the classical way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--stacks", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--minutes", type=float, default=8.0, help="training of each design; 0: none")
+    parser.add_argument("--epochs", type=int, default=5, help="of 1200 patches, for each design; 0: none")
     parser.add_argument("--designs", nargs="*", default=["distance", "touching", "boundary"])
     parser.add_argument("--model", type=Path, default=SHIPPED, help="the model that is judged")
     parser.add_argument("--output", type=Path, help="folder of the trainings; default: one that is removed")
@@ -47,10 +47,10 @@ def main() -> int:
         data = unpacked(arguments.stacks / ZIP, work / "data")
         planes = read_all((SPLITS / "test.txt",), data, "test images")
         rows = [row("classical", planes, lambda plane: classical_way(plane))]
-        for name in arguments.designs if arguments.minutes else ():
-            folder = work / f"{name}_{arguments.minutes:g}"
-            fit(folder, data, arguments.minutes, "--design", name)
-            told = f"{name} ({arguments.minutes:g} min)"
+        for name in arguments.designs if arguments.epochs else ():
+            folder = work / f"{name}_{arguments.epochs}"
+            fit(folder, data, ("--epochs", arguments.epochs), "--design", name)
+            told = f"{name}, {arguments.epochs} epochs"
             rows.append(row(told, planes, by_model(folder, data), fidelity(DESIGNS[name], planes)))
         rows.append(row("shipped", planes, by_model(arguments.model, data)))
         rows.append(row("shipped, mirrored", planes, by_model(arguments.model, data, "xy")))

@@ -30,6 +30,7 @@ from lightsheet.operate.web.layers import make_layers
 from lightsheet.operate.web.settings import ServeSettings
 from lightsheet.operate.web.uploads import plain_name, unpacked
 from lightsheet.volumes.labels import write_labels
+from tiers import slow
 
 BASE = "http://127.0.0.1:8737"
 ROOT = Path(__file__).parents[2]
@@ -155,7 +156,10 @@ def bad_files() -> "dict[str, tuple[str, bytes, str]]":
     }
 
 
-@pytest.mark.parametrize("kind", list(bad_files()))
+QUICK = ("text", "other", "zip slip", "too large", "markup")
+
+
+@pytest.mark.parametrize("kind", [kind if kind in QUICK else slow(kind) for kind in bad_files()])
 def test_a_bad_file_costs_a_line_and_leaves_nothing(
     client: TestClient, settings: ServeSettings, kind: str
 ) -> None:
