@@ -318,6 +318,22 @@ def test_what_a_file_is_not_made_for_is_told_before_the_run(
         commands_for(*of(look, **asked))
 
 
+def test_channels_that_are_planes_become_a_stack(client: TestClient, tmp_path: Path) -> None:
+    _, job = send(client, "wrong.tif", tiff(STACK, axes="CYX"))
+    assert (job["look"]["channels"], job["look"]["shape"]) == (6, [1, 24, 28])
+    where = f"/api/jobs/{job['id']}/start"
+    asked = {"task": "fuse", "stack": True, "physics": True, "stained": "nucleus"}
+    answer = client.post(where, json=asked)
+    assert "for Z; give Z, Y and X" in answer.json()["error"]
+    assert client.post(where, json={**asked, "spacing_um": [1.5, 0.5, 0.5]}).status_code == 200
+    done = wait_for(client, job["id"])
+    assert done["state"] == "done", done["log"]
+    (file,) = done["files"]  # type: ignore[misc]
+    (tmp_path / "r.tif").write_bytes(client.get(f"/api/jobs/{job['id']}/files/{file['name']}").content)
+    assert tifffile.imread(tmp_path / "r.tif").shape == STACK.shape
+    assert client.get(f"/api/jobs/{job['id']}/layers").json()[0]["shape"] == [1, *STACK.shape]
+
+
 def test_options_are_checked(client: TestClient) -> None:
     _, job = send(client, "a.tif", tiff(STACK))
     where = f"/api/jobs/{job['id']}/start"

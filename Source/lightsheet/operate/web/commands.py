@@ -1,5 +1,7 @@
 """From what the page asks for to the commands that do it, as a user would type them in the job's folder."""
 
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +27,7 @@ class Options(BaseModel):
     physics : fuse without a network, by deconvolution
     each_plane : of single planes: the stack is a movie or a series of planes
     flat : of movies: planes are frames
+    stack : what the file calls time points or channels of one plane are the planes of a stack
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,6 +41,7 @@ class Options(BaseModel):
     physics: bool = False
     each_plane: bool = False
     flat: bool = False
+    stack: bool = False
 
 
 def commands_for(job: Job, options: Options) -> list[Command]:
@@ -50,6 +54,8 @@ def commands_for(job: Job, options: Options) -> list[Command]:
     """
     look = job.look
     frames, (depth, _, _) = int(look["frames"]), look["shape"]
+    if options.stack:
+        return _of_stack(job, options)
     _check(job, options, frames, depth)
     shared = _shared(options)
     if options.task == "fuse":
@@ -64,6 +70,24 @@ def commands_for(job: Job, options: Options) -> list[Command]:
         time = [] if options.time is None else ["--time", str(options.time)]
         return [Command(("segment", "predict", job.stored, "output", *dims, *plane, *size, *time, *shared))]
     return _of_movies(job, options, size, shared)
+
+
+def _of_stack(job: Job, options: Options) -> list[Command]:
+    """Make a stack of planes that the file calls otherwise, and go on with that."""
+    look = job.look
+    planes = max(int(look["frames"]), int(look["channels"]))
+    if look["shape"][0] > 1 or planes < 2 or min(look["frames"], look["channels"]) > 1:
+        raise PageError(
+            f"{job.name}: expected one plane of several time points or channels, got another file"
+        )
+    if options.spacing_um is None:
+        raise PageError(f"{job.name}: expected a voxel size, got none for Z; give Z, Y and X in micrometres")
+    made = str(PurePosixPath("stack") / f"{PurePosixPath(job.stored).stem}.tif")
+    stacked = Command((job.stored, made, "--stack", *_spacing(options)), _INTERNAL)
+    shape = [planes, *look["shape"][1:]]
+    as_stack = {**look, "frames": 1, "channels": 1, "shape": shape, "spacing_um": list(options.spacing_um)}
+    rest = options.model_copy(update={"stack": False, "time": None, "channel_index": None})
+    return [stacked, *commands_for(replace(job, stored=made, look=as_stack), rest)]
 
 
 def _of_movies(job: Job, options: Options, size: list[str], shared: list[str]) -> list[Command]:

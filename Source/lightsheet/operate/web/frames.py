@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from lightsheet.core.errors import LightsheetError, one_line
 from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import track
@@ -29,12 +31,18 @@ def main() -> int:
     parser.add_argument("--spacing_um", type=float, nargs=3)
     parser.add_argument("--channel_index", type=int)
     parser.add_argument("--flat", action="store_true", help="planes are frames")
+    parser.add_argument(
+        "--stack", action="store_true", help="FOLDER is a file: time points or channels are Z"
+    )
     parser.add_argument("--labels", action="store_true", help="images are masks: mask000.tif")
     asked = parser.parse_args()
     spacing = None if asked.spacing_um is None else tuple(asked.spacing_um)
     given = Overrides(spacing, select=Selection(channel_index=asked.channel_index), planes=True)
     try:
-        write_frames(asked.movie, asked.folder, given, flat=asked.flat, labels=asked.labels)
+        if asked.stack:
+            write_stack(asked.movie, asked.folder, given)
+        else:
+            write_frames(asked.movie, asked.folder, given, flat=asked.flat, labels=asked.labels)
     except LightsheetError as error:
         sys.stderr.write(f"frames: error: {one_line(error)}\n")
         return 2
@@ -76,6 +84,29 @@ def write_frames(movie: Path, folder: Path, given: Overrides, *, flat: bool, lab
                     write_volume(folder / name, data, info)
                 written += 1
     return written
+
+
+def write_stack(source: Path, target: Path, given: Overrides) -> None:
+    """Write the time points or channels of a file of one plane as the planes of a stack.
+
+    Raises
+    ------
+    LightsheetError
+        When it can't be read or written, or has several planes.
+    """
+    first = replace(given, select=Selection(time=0, channel_index=0))
+    with open_picture(source, first) as volume:
+        info = volume.info
+    places = [Selection(time=t, channel_index=0) for t in range(info.frames)]
+    if info.channels > 1:
+        places = [Selection(time=0, channel_index=c) for c in range(info.channels)]
+    planes = []
+    for place in places:
+        with open_picture(source, replace(given, select=place)) as volume:
+            planes.append(volume.read(0, 1))
+    data = np.concatenate(planes)
+    shape = (len(data), *info.shape_zyx[1:])
+    write_volume(target, data, replace(info, shape_zyx=shape, frames=1, channels=1, metadata={}))
 
 
 def _pixel(info: VolumeInfo) -> tuple[float, float] | None:

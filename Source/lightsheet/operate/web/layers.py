@@ -56,6 +56,9 @@ def _wanted(
     """Name, files and kind of each layer."""
     plain = Overrides(given.spacing_um, planes=True)
     output, stored = folder / "output", folder / job["stored"]
+    if job["options"].get("stack"):
+        stored = folder / "stack" / f"{stored.stem}.tif"
+        given = plain
     if job["task"] in ("track", "states"):
         tracks = [(path, plain) for path in numbered_files(output / "tracks", "masks").values()]
         if job["look"]["labels"]:

@@ -97,6 +97,7 @@ function fill(content) {
   options("channel", look.channels, (n) => n);
   options("time", look.frames, (n) => n);
   $("flat").checked = false;
+  $("stack").checked = false;
   $("each").checked = false;
   $("diameter").value = "";
   $("physics").checked = false;
@@ -126,6 +127,10 @@ function choose(name) {
   $("channel-box").hidden = look.channels < 2;
   $("time-box").hidden = look.frames < 2 || movie;
   $("flat-box").hidden = !(movie && deep && look.frames < 2);
+  const several = look.frames > 1 ? look.frames : look.channels;
+  $("stack-box").hidden = deep || several < 2 || !(name === "fuse" || name === "segment3d");
+  $("stack-what").textContent = look.frames > 1 ? `the ${several} time points` : `the ${several} channels`;
+  if (!$("stack-box").hidden && $("stack").checked) $("channel-box").hidden = $("time-box").hidden = true;
   $("each-box").hidden = !(name === "segment2d" && deep);
   $("which").hidden = [...$("which").querySelectorAll("label")].every((label) => label.hidden);
   $("stained-box").hidden = $("physics-box").hidden = $("why").hidden = name !== "fuse";
@@ -154,6 +159,7 @@ function asked() {
     physics: some("physics") && $("physics").checked,
     each_plane: some("each") && $("each").checked,
     flat: some("flat") && $("flat").checked,
+    stack: some("stack") && $("stack").checked,
   };
 }
 
@@ -291,6 +297,7 @@ function listen() {
       $("choice").textContent = (await post(`/api/jobs/${job.id}/choice`, asked())).text;
     } catch (error) { $("choice").hidden = true; throw error; }
   }));
+  $("stack").addEventListener("change", () => choose(task));
   $("stop").addEventListener("click", () => guarded(() => post(`/api/jobs/${job.id}/stop`)));
   $("again").addEventListener("click", () => guarded(async () => {
     watching += 1;
