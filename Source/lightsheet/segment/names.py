@@ -14,6 +14,12 @@ SEGMENT, PLANAR = "segment", "segment2d"
 _FRAME = re.compile(r"t(\d{3,4})")
 
 
+def is_movie(images: Sequence[Path]) -> bool:
+    """Whether images are the frames of one movie, t000 and so on of one folder."""
+    folders = {image.parent for image in images}
+    return len(images) > 1 and len(folders) == 1 and all(_FRAME.fullmatch(stem_of(one)) for one in images)
+
+
 def outputs_for(images: Sequence[Path], folder: Path) -> list[Path]:
     """Return the label image of each: NAME.tif, and mask000.tif of t000.
 

@@ -123,6 +123,20 @@ class Segmenter:
         self._resources = Resources(InferenceSettings(**run), on_gpu=target.device == "cuda")
         self._model = load_model(self._folder, settings.device, settings.precision, settings.runtime)
 
+    def use_diameter(self, diameter_um: float) -> None:
+        """Take objects to be of this diameter from now on."""
+        self._settings = replace(self._settings, diameter_um=diameter_um)
+
+    def opened(self, image: Path, given: Overrides) -> LazyVolume:
+        """Open an image as the model wants it.
+
+        Raises
+        ------
+        VolumeError, MetadataError, NotFoundError
+            When it can't be used.
+        """
+        return (open_picture if self.planar else open_volume)(image, given)
+
     def segment(self, image: Path, output: Path, given: Overrides) -> Segmented:
         """Segment an image and write its labels; kept if an earlier run made them of the same.
 
@@ -140,7 +154,7 @@ class Segmenter:
             done = _done_before(output, record, key)
             if done is not None:
                 return done
-            with (open_picture if self.planar else open_volume)(image, given) as volume:
+            with self.opened(image, given) as volume:
                 objects = self._write(volume, output)
             content = {"key": key, "objects": objects, "labels": content_hash(output)}
             record.write_text(json.dumps(content) + "\n", encoding="utf-8")

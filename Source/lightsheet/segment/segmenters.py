@@ -1,8 +1,10 @@
 """Which model segments an image: one of volumes, or one of planes; each is loaded once, when it is needed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightsheet.core.errors import LightsheetError, ModelError, NotFoundError
+from lightsheet.segment.names import is_movie
 from lightsheet.segment.predict import Segmenter, shipped_model
 from lightsheet.segment.settings import SegmentSettings
 from lightsheet.volumes.info import Overrides
@@ -43,6 +45,24 @@ class Segmenters:
         if dims not in self._shipped:
             self._shipped[dims] = Segmenter(shipped_model(dims), self._settings)
         return self._shipped[dims]
+
+    def take_size_of_movie(self, images: Sequence[Path], given: Overrides) -> None:
+        """Find the size of a movie's objects once, in its middle frame, so that all frames are alike.
+
+        Nothing is done for other images, where the size is given, and where the middle frame can't be used,
+        which is told when its turn comes.
+        """
+        if not is_movie(images) or self._settings.diameter_um is not None:
+            return
+        middle = images[len(images) // 2]
+        try:
+            segmenter = self.of(middle, given)
+            with segmenter.opened(middle, given) as volume:
+                radius = segmenter.radius_um(volume)
+        except LightsheetError:
+            return
+        if radius:
+            segmenter.use_diameter(2 * radius)
 
 
 def is_plane(image: Path, given: Overrides) -> bool:

@@ -135,6 +135,7 @@ def run_predict(command: PredictCommand) -> int:
     images = find_images(command.input, command.dims)
     segmenters = Segmenters(command.model, command.settings, command.dims)
     given = Overrides(command.spacing_um, select=command.select)
+    segmenters.take_size_of_movie(images, given)
     failures: list[str] = []
     for image, output in zip(images, outputs_for(images, command.output), strict=True):
         with going_on(failures, str(image)):
