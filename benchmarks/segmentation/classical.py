@@ -17,8 +17,12 @@ def classical(image: Floats, spacing_um: SpacingUm, radius_um: float) -> Labels:
     """Segment an image (Z, Y, X); it is told the radius of the objects, as our models are."""
     smooth = ndimage.gaussian_filter(image.astype(np.float32), [_SMOOTH * radius_um / s for s in spacing_um])
     inside = smooth > threshold_otsu(smooth)
+    rim = [int(size > 1) for size in image.shape]  # a single plane has none along Z
+    inner = tuple(slice(one, size + one) for one, size in zip(rim, image.shape, strict=True))
     depth = ndimage.gaussian_filter(
-        edt.edt(np.pad(inside, 1), anisotropy=spacing_um)[1:-1, 1:-1, 1:-1],
+        edt.edt(np.pad(inside, [(one, one) for one in rim]), anisotropy=spacing_um, black_border=False)[
+            inner
+        ],
         [_SMOOTH * radius_um / s for s in spacing_um],
     )
     cubic = min(spacing_um)
@@ -27,6 +31,7 @@ def classical(image: Floats, spacing_um: SpacingUm, radius_um: float) -> Labels:
         footprint=_ball([_APART * radius_um / s for s in spacing_um]),
         labels=ndimage.label(inside)[0],
         threshold_abs=cubic,
+        exclude_border=tuple(rim),
     )
     seeds = np.zeros(image.shape, np.int32)
     seeds[tuple(places.T)] = np.arange(1, len(places) + 1)

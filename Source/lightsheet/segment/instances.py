@@ -29,7 +29,7 @@ _FINE = 1e-3
 # Share of a usual object's volume that one has at least.
 _LEAST_OF_USUAL = 0.125
 # Of a single plane, of the median object's area.
-_LEAST_OF_AREA = 0.03
+_LEAST_OF_AREA = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class InstanceSettings:
     """least probability of a voxel to be the seed of one"""
     min_um3: float | None = None
     """smaller objects are left out, cubic micrometres (of planes: square micrometres, or pixels where their
-    size is not known); default: an eighth of an object of the known diameter, of planes a thirtieth of the
+    size is not known); default: an eighth of an object of the known diameter, of planes a twentieth of the
     median object, but none of those that the border of the image cuts"""
     fill_holes: bool = True
     """fill holes within objects"""

@@ -67,7 +67,7 @@ class Design:
         wanted = np.clip(self.targets(labels), 1e-4, 1 - 1e-4)
         raw = np.log(wanted / (1 - wanted)).astype(np.float32)
         raw[: self.exclusive] = np.log(wanted[: self.exclusive] * self._weights_of_classes())
-        return self.objects(raw)
+        return self.objects(raw, InstanceSettings(min_um3=0.0))  # none is too small to be told
 
     def _weights_of_classes(self) -> Floats:
         weights = np.array(self.weights[: self.exclusive], np.float32)
