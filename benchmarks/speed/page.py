@@ -69,9 +69,10 @@ class Server:
         sent.raise_for_status()
         return dict(sent.json())
 
-    def begin(self, number: str, task: str) -> None:
+    def begin(self, number: str, task: str, diameter_um: float | None = None) -> None:
         """Start a job."""
-        self.client.post(f"/api/jobs/{number}/start", json={"task": task}).raise_for_status()
+        asked = {"task": task, "diameter_um": None if task == "fuse" else diameter_um}
+        self.client.post(f"/api/jobs/{number}/start", json=asked).raise_for_status()
 
     def wait(self, number: str) -> dict[str, Any]:
         """Wait for the end of a job."""
@@ -81,11 +82,11 @@ class Server:
                 return job
             time.sleep(0.1)
 
-    def seconds(self, path: Path, task: str) -> float:
+    def seconds(self, path: Path, task: str, diameter_um: float | None = None) -> float:
         """From a file to the first picture of its result."""
         started = time.perf_counter()
         job = self.upload(path)
-        self.begin(job["id"], task)
+        self.begin(job["id"], task, diameter_um)
         done = self.wait(job["id"])
         if done["state"] != "done":
             raise SystemExit(f"{path.name}, {task}: {done['error']}")
@@ -121,7 +122,7 @@ def measure(server: Server, large: Path, bars: Bars) -> None:
     rows = []
     for name, about in SAMPLES.items():
         for task in about["tasks"]:
-            seconds = server.seconds(sample_path(name), task)
+            seconds = server.seconds(sample_path(name), task, about["diameter_um"])
             rows.append((f"sample {name}, {task}", f"{seconds:.1f}"))
             bars.at_most(f"sample {name}, {task}, s", seconds, 20)
     for task in ("fuse", "segment3d"):

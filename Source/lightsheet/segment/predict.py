@@ -53,7 +53,7 @@ _ONE_SIZE = 1.6
 # sizes that the training shrinks and stretches objects to.
 _CLEAN, _FINER, _LEAST_SCALE = 0.005, 1.4, 0.75
 # Voxels of the finest grid for each of the image; grids of up to as many voxels there are always.
-_MOST_FINER, _ALWAYS_ROOM = 64, 1 << 24
+_MOST_FINER, _ALWAYS_ROOM = 16, 1 << 24
 # What a voxel of the network's grid and one of the image take while instances grow.
 _BYTES_ON_GRID, _BYTES_OF_LABEL = 12, 4
 

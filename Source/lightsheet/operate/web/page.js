@@ -99,12 +99,12 @@ function fill(content) {
   $("flat").checked = false;
   $("stack").checked = false;
   $("each").checked = false;
-  $("diameter").value = "";
+  const sample = about.samples.find((one) => one.name === content.name);
+  $("diameter").value = sample && sample.diameter_um ? sample.diameter_um : "";
   $("physics").checked = false;
   $("stained").value = "";
   $("choice").hidden = true;
   const given = content.options && content.options.task ? content.options : null;
-  const sample = about.samples.find((one) => one.name === content.name);
   choose(given ? given.task : sample ? sample.tasks[0] : likely(look));
 }
 

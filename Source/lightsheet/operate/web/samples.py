@@ -8,11 +8,15 @@ from lightsheet.core.errors import NotFoundError
 
 FOLDER_VARIABLE = "LIGHTSHEET_SAMPLES"
 SAMPLES: dict[str, dict[str, Any]] = {
-    "view.tif": {"title": "A light-sheet view, simulated", "tasks": ["fuse", "segment3d"]},
-    "culture.png": {"title": "Nuclei in culture, simulated", "tasks": ["segment2d"]},
-    "movie.tif": {"title": "A movie of nuclei, simulated", "tasks": ["track", "states"]},
+    "view.tif": {
+        "title": "A light-sheet view, simulated",
+        "tasks": ["fuse", "segment3d"],
+        "diameter_um": 8.5,
+    },
+    "culture.png": {"title": "Nuclei in culture, simulated", "tasks": ["segment2d"], "diameter_um": None},
+    "movie.tif": {"title": "A movie of nuclei, simulated", "tasks": ["track", "states"], "diameter_um": 4.0},
 }
-"""Title of each, and what may be done with it; the first is what is offered."""
+"""Title of each, what may be done with it (the first is what is offered), and the nuclei's diameter."""
 
 
 def samples_folder() -> Path:
