@@ -57,7 +57,7 @@ class LightsheetWidget(QWidget):  # type: ignore[misc]
         self.diameter = QDoubleSpinBox()
         self.diameter.setRange(0, 10_000)
         self.diameter.setSpecialValueText("is found out")
-        self.physics = QCheckBox("without a network, by deconvolution")
+        self.physics = QCheckBox("without a network, by the physics step")
         self.run_button, self.stop_button = QPushButton("Run"), QPushButton("Stop")
         self.stop_button.setEnabled(False)
         self.bar, self.message = QProgressBar(), QLabel("")

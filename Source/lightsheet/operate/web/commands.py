@@ -24,7 +24,7 @@ class Options(BaseModel):
     channel_index, time : which of several in the file
     stained : of fusion: what is stained; None: as the file says or the image looks
     diameter_um : of the objects; None: is found out
-    physics : fuse without a network, by deconvolution
+    physics : fuse without a network, by the physics step
     each_plane : of single planes: the stack is a movie or a series of planes
     flat : of movies: planes are frames
     stack : what the file calls time points or channels of one plane are the planes of a stack

@@ -65,7 +65,7 @@ def _wanted(
             return [("tracks", tracks, True)]
         frames = [(path, plain) for path in numbered_files(folder / "frames", "frames").values()]
         layers = [("image", frames, False), ("tracks", tracks, True)]
-        states = output / "states" / "masks"
+        states = output / "states"
         if states.is_dir():
             told = [(path, plain) for path in numbered_files(states, "masks").values()]
             layers.append(("states", told, True))

@@ -89,7 +89,7 @@ export class Viewer {
 
   address(axis) {
     const one = this.shown;
-    const labels = this.layers.filter((layer) => layer.labels).pop();
+    const labels = this.layers.find((layer) => layer.labels);
     const query = new URLSearchParams({ layer: one.name, axis, index: $(axis).value, time: $("t").value });
     if (!one.labels) { query.set("low", this.intensity("low")); query.set("high", this.intensity("high")); }
     if (labels && !one.labels && $("over").checked && !$("over-box").hidden) query.set("over", labels.name);
