@@ -394,14 +394,18 @@ def test_a_job_runs_shows_and_hands_out_what_it_made(client: TestClient, setting
     assert (settings.folder / "jobs" / copy["id"] / "input" / "masks.tif").is_file()
 
 
-def test_a_job_that_fails_tells_why_and_can_be_stopped(client: TestClient) -> None:
+def test_a_job_that_fails_tells_why_and_can_be_stopped(client: TestClient, settings: ServeSettings) -> None:
     _, job = send(client, "flat.tif", tiff(np.full((6, 24, 28), 7, np.uint16)))
     where = f"/api/jobs/{job['id']}"
     client.post(f"{where}/start", json={"task": "segment3d", "time": 3})
     failed = wait_for(client, job["id"])
     assert failed["state"] == "failed"
     assert "expected --time from 0 to 0, got 3" in str(failed["error"])
+    left = settings.folder / "jobs" / job["id"] / "output"
+    left.mkdir(exist_ok=True)
+    (left / "of_before.tif").write_bytes(b"what was asked for before")
     assert client.post(f"{where}/start", json={"task": "fuse"}).status_code == 200
+    assert not (left / "of_before.tif").exists()  # results of other settings are not mixed with these
     assert client.post(f"{where}/stop").status_code == 200
     assert wait_for(client, job["id"])["state"] in ("stopped", "done", "failed")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -17,7 +18,9 @@ from lightsheet.operate.web.settings import ServeSettings
 from lightsheet.operate.workers import Command, end, last_error, progress_in, start, wait
 
 LAYERS = Command((), "lightsheet.operate.web.layers")
-_LOOK_S, _END_S, _TICK_S = 120.0, 10.0, 0.2
+_LOOK_S, _END_S, _TICK_S, _AFTER_FAULT_S = 120.0, 10.0, 0.2, 5.0
+# Folders of a job that its commands fill.
+_MADE = ("output", "frames", "masks", "stack", "layers")
 
 
 class Runner:
@@ -67,6 +70,9 @@ class Runner:
         if waiting >= self._settings.most_waiting:
             raise PageError(f"expected at most {waiting} jobs that wait, got another; try again later")
         told = tuple(command.text for command in commands_for(job, options))
+        if job.options and job.options != options.model_dump():  # else the commands go on where they were
+            for name in _MADE:
+                shutil.rmtree(self._store.folder(number) / name, ignore_errors=True)
         self._stopped.discard(number)
         changed = self._store.change(
             number, task=options.task, options=options.model_dump(), commands=told, state="waiting", error=""
@@ -107,9 +113,12 @@ class Runner:
                 self._wake.wait(5.0)
                 self._wake.clear()
                 continue
-            self._run(waiting[-1])
-            with contextlib.suppress(OSError):
+            try:
+                self._run(waiting[-1])
                 self._store.sweep()
+            except Exception as fault:  # noqa: BLE001  (a fault in one job, or a full disk, must not end the others)
+                LOG.error("%s: %s", waiting[-1].id, one_line(fault))
+                self._wake.wait(_AFTER_FAULT_S)
 
     def _run(self, job: Job) -> None:
         """Run the commands of a job and make what the viewer shows."""
@@ -148,6 +157,7 @@ class Runner:
             while process.poll() is None:
                 if time.monotonic() > until:
                     end(process)
+                    self._now = None
                     return (
                         f"stopped after {self._settings.max_minutes:g} minutes (the server's --max_minutes)"
                     )
