@@ -333,7 +333,7 @@ def test_the_container_uses_the_models_that_are_whole(
     assert all(line.startswith("model left out: ") and "\n" not in line for line in lines)
 
 
-# Networks of MONAI are told apart below; of those with a pretrained encoder, the encoder's name says how many.
+# Of those with an encoder of another library, its name says how many weights they have.
 @pytest.mark.parametrize("name", [n for n in BACKBONES if "unetr" not in n and n not in OF_ENCODERS])
 @pytest.mark.parametrize("features", [1, 2, 5, 16])
 def test_networks_have_more_weights_than_are_asked_at_least(name: str, features: int) -> None:
