@@ -31,7 +31,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 QUICK := not slow and not bench
 test test-slow test-all test-lowest: export OMP_NUM_THREADS = 1
 
-test: .venv/.ready-dev ## the tests of every capability (about three minutes on two cores)
+test: .venv/.ready-dev ## the tests of every capability (about six minutes on two cores)
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(QUICK)' $(TESTS)
 
 test-slow: .venv/.ready-dev ## what 'make test' leaves out: long tests, benchmark scripts, more files damaged at random
