@@ -76,6 +76,14 @@ class Answers(BaseHTTPRequestHandler):
         begin = 0
         if self.headers.get("Range") and fault != "no ranges":
             begin = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        return self.give(name, fault, content, begin)
+
+    def give(self, name: str, fault: str, content: bytes, begin: int) -> None:
+        if begin >= len(content) and fault != "too long":
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         self.send_response(206 if begin else 200)
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
@@ -193,6 +201,12 @@ def test_what_can_not_be_had_is_told_and_the_others_come(
 
 def test_a_half_file_of_an_earlier_run_goes_on(host: Host, tmp_path: Path) -> None:
     (tmp_path / ".a.tif.partial").write_bytes(DATA["a.tif"][:200_000])
+    assert study(host, tmp_path, "--only", "a.tif") == 0
+    assert (tmp_path / "a.tif").read_bytes() == DATA["a.tif"]
+    assert host.sent["a.tif"] == 100_000
+    # A run that was killed before it could give a whole file its name.
+    (tmp_path / "a.tif").unlink()
+    (tmp_path / ".a.tif.partial").write_bytes(DATA["a.tif"])
     assert study(host, tmp_path, "--only", "a.tif") == 0
     assert (tmp_path / "a.tif").read_bytes() == DATA["a.tif"]
     assert host.sent["a.tif"] == 100_000

@@ -29,6 +29,7 @@ from lightsheet.operate.web.jobs import Job, JobStore, PageError
 from lightsheet.operate.web.layers import make_layers
 from lightsheet.operate.web.settings import ServeSettings
 from lightsheet.operate.web.uploads import plain_name, unpacked
+from lightsheet.operate.workers import Command, progress_in, start
 from lightsheet.volumes.labels import write_labels
 from tiers import slow
 
@@ -465,6 +466,20 @@ def test_a_worker_ends_with_the_server(tmp_path: Path) -> None:
         time.sleep(0.2)
     os.kill(child, signal.SIGKILL)
     raise AssertionError("the worker lived on")
+
+
+def test_progress_is_noted_of_a_folder_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("page") / "job"
+    folder.mkdir(parents=True)
+    (folder / "a.tif").write_bytes(tiff(STACK))
+    with (folder / "log.txt").open("wb") as log:
+        process = start(Command(("a.tif", "frames"), "lightsheet.operate.web.frames"), folder, log)
+        assert process.wait(60) == 0
+    assert progress_in(folder)["done"] == 1
+    assert "not noted" not in (folder / "log.txt").read_text()
 
 
 def test_large_results_are_shown_coarser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

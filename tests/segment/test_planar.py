@@ -223,7 +223,7 @@ def test_stacks_and_sizes(
     assert "expected a model of volumes (--dims 3), got one of planes" in capsys.readouterr().err
 
 
-def test_other_networks_have_the_same_interface(tmp_path: Path) -> None:
+def test_a_network_of_planes_works_on_each_plane_of_a_volume() -> None:
     network = build({"name": "unet2d", "in_channels": 1, "features": 4, "outputs": 3, "norm": "batch"}).eval()
     volume = torch.rand(1, 1, 3, 32, 48)
     with torch.inference_mode():

@@ -52,7 +52,7 @@ def start(command: Command, folder: Path, log: Any) -> "subprocess.Popen[bytes]"
     program = ["-m", command.module] if command.module else ["-c", _PROGRAM]
     environment = {
         **os.environ,
-        PROGRESS_VARIABLE: str(folder / _PROGRESS),
+        PROGRESS_VARIABLE: str(folder.resolve() / _PROGRESS),  # the command runs in another folder
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_SOURCE), os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",
     }

@@ -26,7 +26,7 @@ from lightsheet.models.folder import ModelFolder, open_model
 from lightsheet.runtimes.loading import load_model
 from lightsheet.runtimes.target import choose_target
 from lightsheet.segment.designs import of_model
-from lightsheet.segment.designs.design import SURE
+from lightsheet.segment.designs.design import SURE, Told
 from lightsheet.segment.figures import draw_objects
 from lightsheet.segment.instances import grow
 from lightsheet.segment.maps import labels_on
@@ -72,20 +72,6 @@ class Segmented:
     output: Path
     kept: bool
     objects: int
-
-
-@dataclass(frozen=True)
-class Maps:
-    """What the network tells of the voxels of its grid (Z, Y, X); see `designs.design.Told`."""
-
-    sure: NDArray[np.uint8]
-    seeds: NDArray[np.bool_]
-    order: NDArray[np.uint8] | None
-
-    @classmethod
-    def of(cls, grid: ZYX, room: Room, *, ordered: bool) -> "Maps":
-        """Make room for a grid."""
-        return cls(room(grid, np.uint8), room(grid, bool), room(grid, np.uint8) if ordered else None)
 
 
 @dataclass(frozen=True)
@@ -206,7 +192,7 @@ class Segmenter:
 
         def predicted(part: LazyVolume, radius: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
             grid = self._grid(part, radius)
-            maps = Maps.of(grid, np.zeros, ordered=False)
+            maps = _room_for_maps(grid, np.zeros, ordered=False)
             self._predict(part, grid, self._normalization(volume, radius), maps)
             return maps.sure, maps.seeds
 
@@ -258,7 +244,7 @@ class Segmenter:
     def _labels(self, volume: LazyVolume, radius_um: float, room: Room) -> tuple[Labels, int]:
         """Predict and grow; the objects on the volume's grid, and how many."""
         grid, shape, how = self._fine_grid(volume, radius_um), volume.shape_zyx, self._settings.instances
-        maps = Maps.of(grid, room, ordered=self._design.ordered)
+        maps = _room_for_maps(grid, room, ordered=self._design.ordered)
         self._predict(volume, grid, self._normalization(volume, radius_um), maps)
         foreground, labels = room(grid, bool), room(grid, np.uint32)
         for planes in planes_of(grid):
@@ -295,7 +281,7 @@ class Segmenter:
         volume: LazyVolume,
         grid: ZYX,
         scale: Normalization,
-        maps: Maps,
+        maps: Told,
     ) -> None:
         """Predict how sure voxels are of objects, and which are of seeds."""
         inputs = PlanarInputs(scale) if self.planar else ImageInputs(scale)
@@ -343,6 +329,11 @@ def coarse_enough(grid: ZYX, shape: ZYX) -> ZYX:
         return grid
     z, y, x = (max(1, round(size / finer ** (1 / 3))) for size in grid)
     return z, y, x
+
+
+def _room_for_maps(grid: ZYX, room: Room, *, ordered: bool) -> Told:
+    """Make room for what the network tells of a grid."""
+    return Told(room(grid, np.uint8), room(grid, bool), room(grid, np.uint8) if ordered else None)
 
 
 def _in_pixels(volume: LazyVolume) -> bool:

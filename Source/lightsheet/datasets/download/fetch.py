@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.error import HTTPError
 
 from lightsheet.core.errors import LightsheetError, OutputError, SettingsError, VolumeError, one_line
 from lightsheet.core.files import explained, made_alone
@@ -100,6 +101,17 @@ def _get(remote: Remote, partial: Path, web: Web) -> int | None:
     """Get what is missing of a file; how large it is to be, if the server tells."""
     have = partial.stat().st_size if partial.is_file() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        return _get_from(have, headers, remote, partial, web)
+    except HTTPError as error:
+        size = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if error.code != 416 or not size.isdigit():
+            raise
+        return int(size)  # there is nothing behind what is here: it is whole, or of another file
+
+
+def _get_from(have: int, headers: dict[str, str], remote: Remote, partial: Path, web: Web) -> int | None:
+    """Get a file from a byte on; how large it is to be, if the server tells."""
     with web.opened(remote.url, headers) as answer:
         resumed = answer.status == 206 and (answer.headers.get("Content-Range") or "").startswith(
             f"bytes {have}-"
