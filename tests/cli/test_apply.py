@@ -14,11 +14,10 @@ from lightsheet.cli.apply import ApplySettings, main, plan_jobs
 from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import NotFoundError, SettingsError
 from lightsheet.evaluate.seams import cuts_of_provenance
-from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
-from lightsheet.networks import VolumeNetwork, build
 from lightsheet.runtimes.torch_runtime import TorchRuntime
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import read_volume, write_volume
+from small_models import make_model, make_network
 from tiers import slow
 
 SPACING = (2.0, 0.5, 0.4)
@@ -39,29 +38,6 @@ def write_view(
     info = VolumeInfo(str(path), data.shape, "uint16", SPACING, channel, study, {"operator": "Ada"})  # type: ignore[arg-type]
     write_volume(path, data, info)
     return data
-
-
-def make_network(network: dict[str, object], *, trained: bool) -> VolumeNetwork:
-    torch.manual_seed(0)
-    module = build(network)
-    if trained:
-        torch.nn.init.normal_(module.last_layer().weight, std=0.3)
-    return module
-
-
-def make_model(
-    path: Path,
-    channel: str | None = "nucleus",
-    studies: tuple[int, ...] = (1,),
-    groups: tuple[str, ...] = (RAW_IMAGE, SURFACE_DISTANCE),
-    *,
-    trained: bool = False,
-) -> Path:
-    """An untrained residual network returns its first channel; a trained one something else."""
-    network = {"name": "unet3d", "in_channels": len(groups), "features": 2, "norm": "none", "residual": True}
-    settings = ModelSettings(network, ModelInputs(groups, 50.0, 100.0), (16, 16, 16), channel, studies)  # type: ignore[arg-type]
-    save_model(path, settings, make_network(network, trained=trained).state_dict(), {}, {}, "# test")
-    return path
 
 
 @pytest.fixture

@@ -290,6 +290,7 @@ def test_a_view_of_any_type_is_kept_voxel_by_voxel(
     np.testing.assert_array_equal(result, data)
 
 
+@pytest.mark.slow
 def test_the_part_of_the_view_that_remains_is_smoothed(folder: ModelFolder, tmp_path: Path) -> None:
     _, prediction = fuse(with_guard(folder, -1.0), tmp_path, "plain.tif", guard=False)
     half = with_guard(folder, -1.0, gates=(Gate(0.5, sigma=0.5),) * 2)

@@ -37,6 +37,7 @@ def cases() -> dict[str, Path]:
     return dict(made("make_h5.py", "h5", ".h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason=MISSING)
 def test_every_h5_costs_one_line_or_is_right() -> None:
     assert len(cases()) > 50

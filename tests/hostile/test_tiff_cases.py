@@ -45,6 +45,7 @@ def right_or_reason(path: Path) -> str:
         return "refused"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason=MISSING)
 def test_every_tiff_costs_one_line_or_is_right() -> None:
     wrong = {}

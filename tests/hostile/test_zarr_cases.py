@@ -18,6 +18,7 @@ def cases() -> dict[str, Path]:
     return dict(made("make_zarr.py", "zarr", ".ome.zarr")) if THERE else {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason=MISSING)
 def test_every_zarr_costs_one_line_or_is_right() -> None:
     assert len(cases()) > 50

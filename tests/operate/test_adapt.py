@@ -87,6 +87,7 @@ def test_parts_of_the_lit_half_teach_and_a_slab_across_the_light_is_held_out(
     assert len(contents) == len(seen) == 2 + 6
 
 
+@pytest.mark.slow
 def test_an_adapted_model_is_written_with_its_record_and_not_made_twice(
     stack: Path, base: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +107,7 @@ def test_an_adapted_model_is_written_with_its_record_and_not_made_twice(
     assert (again.kept, again.reason) == (True, found.reason)
 
 
+@pytest.mark.slow
 def test_what_does_not_help_on_the_held_out_slab_is_not_used(
     stack: Path, base: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

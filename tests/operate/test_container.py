@@ -281,6 +281,7 @@ def test_names_of_files_steer_no_terminal(platform: Platform) -> None:
     assert "a [31m b.tif: expected a TIFF" in platform.lines[-1]
 
 
+@pytest.mark.slow
 def test_an_image_whose_reading_hangs_is_given_up_and_the_others_are_done(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,6 +319,7 @@ def test_what_a_file_is_not_made_for_is_told_before_the_run(
         commands_for(*of(look, **asked))
 
 
+@pytest.mark.slow
 def test_channels_that_are_planes_become_a_stack(client: TestClient, tmp_path: Path) -> None:
     _, job = send(client, "wrong.tif", tiff(STACK, axes="CYX"))
     assert (job["look"]["channels"], job["look"]["shape"]) == (6, [1, 24, 28])
@@ -411,6 +412,7 @@ def test_a_job_that_fails_tells_why_and_can_be_stopped(client: TestClient, setti
     assert wait_for(client, job["id"])["state"] in ("stopped", "done", "failed")
 
 
+@pytest.mark.slow
 def test_a_job_of_a_server_that_was_killed_runs_again(settings: ServeSettings) -> None:
     store = JobStore(settings.folder, 1)
     number, folder = store.new("a.tif")

@@ -43,6 +43,7 @@ def test_frozen_by_the_whole_volume_a_network_gives_what_it_gave(norm: str) -> N
     assert any(isinstance(module, nn.InstanceNorm3d | nn.GroupNorm) for module in network.modules())
 
 
+@pytest.mark.slow
 def test_tiles_of_an_instance_norm_network_leave_no_trace(tmp_path: Path) -> None:
     """A specimen in a large background, where statistics of tiles differ most."""
     rng = np.random.default_rng(0)

@@ -97,6 +97,7 @@ def test_labels_survive_a_design(name: str) -> None:
     assert DESIGNS[name].targets(labels).shape == (len(DESIGNS[name].outputs), *labels.shape)
 
 
+@pytest.mark.slow
 def test_our_design_loses_none_of_two_thousand() -> None:
     labels = discs(5, 1000, 2000, (5, 9))
     found = DESIGNS["distance"].there_and_back(labels)

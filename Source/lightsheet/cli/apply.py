@@ -1,5 +1,6 @@
 """``apply_script.py``: fuse views with a model."""
 
+import functools
 import glob
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
@@ -29,7 +30,8 @@ from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.physics.settings import PHYSICS, PhysicsSettings
 from lightsheet.volumes.foreign import real_path
 from lightsheet.volumes.info import Overrides, Selection
-from lightsheet.volumes.reading import SUFFIXES, ZARR_SUFFIXES, each_frame, find_volumes
+from lightsheet.volumes.reading import SUFFIXES, ZARR_SUFFIXES, each_frame, find_volumes, is_one_volume
+from lightsheet.volumes.remote.addresses import absolute, address_of
 
 if TYPE_CHECKING:
     from lightsheet.fuse.fuser import FileFuser
@@ -78,6 +80,10 @@ class ApplySettings:
     models trained with --views take them, others take the first only"""
     overwrite: bool = False
     """compute again what has been done before"""
+    scheduler: str | None = None
+    """address of a Dask scheduler (tcp://host:8786) whose workers do the work, or 'local' ('local:4') for
+    workers on this machine: several views or time points one each, and one view by regions, into OME-Zarr
+    (--format zarr); workers must see the same folders, or addresses"""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ def run(settings: ApplySettings) -> int:
     jobs = plan_jobs(settings)
     for folder in {job.result.parent for job in jobs}:
         sweep_folder(folder)
+    if settings.scheduler is not None:
+        return _on_cluster(settings, jobs)
     fuser = fuser_of(settings)
     if len(jobs) == 1:
         _fuse(fuser, settings, jobs[0])
@@ -146,6 +154,42 @@ def run(settings: ApplySettings) -> int:
             _fuse(fuser, settings, job)
     LOG.info("%d views fused, %d failed: %s", len(jobs) - len(failed), len(failed), settings.output)
     return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _on_cluster(settings: ApplySettings, jobs: list[Job]) -> int:
+    """Fuse by the workers of a cluster: one view by regions, several one each."""
+    from lightsheet.operate.cluster.cluster import connected  # an extra
+    from lightsheet.operate.cluster.files import EachFile
+
+    with connected(str(settings.scheduler)) as cluster:
+        if len(jobs) == 1 and settings.model != (Path(PHYSICS),) and not settings.adapt:
+            from lightsheet.operate.cluster.fusing import RegionFuser  # not for --help
+
+            fuser = RegionFuser(cluster, settings.model, settings.fusion, views=settings.views)
+            _fuse(fuser, settings, jobs[0])
+            return EXIT_OK
+        sent = replace(settings, scheduler=None, model=tuple(map(_model_afar, settings.model)))
+        each = EachFile[tuple[ApplySettings, Job], Path](cluster, "views")
+        todo = [(sent, replace(job, view=absolute(job.view), result=absolute(job.result))) for job in jobs]
+        done = list(each.done(fuse_job, todo, [str(job.view) for job in jobs]))
+    LOG.info("%d views fused, %d failed: %s", len(done), len(each.failures), settings.output)
+    return EXIT_SOME_FAILED if each.failures else EXIT_OK
+
+
+def _model_afar(model: Path) -> Path:
+    return model if model == Path(PHYSICS) else model.absolute()
+
+
+def fuse_job(task: tuple[ApplySettings, Job]) -> Path:
+    """Fuse one view; run by a worker, which keeps its models."""
+    settings, job = task
+    _fuse(_kept_fuser(settings), settings, job)
+    return job.result
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_fuser(settings: ApplySettings) -> "FileFuser":
+    return fuser_of(settings)
 
 
 def _fuse(fuser: "FileFuser", settings: ApplySettings, job: Job) -> None:
@@ -181,7 +225,9 @@ def plan_jobs(settings: ApplySettings) -> list[Job]:
         When two results would have the same name, or a result would replace its view.
     """
     where, output = Path(settings.input), settings.output
-    single = where.is_file() or (where.is_dir() and find_volumes(where) == [where])
+    if address_of(output) is not None and settings.format == "tif":
+        settings = replace(settings, format="zarr")  # what can be at an address
+    single = is_one_volume(where)
     if single and where.suffix.lower() != ".csv":
         result = output if _names_a_file(output) else output / result_name(where, settings.format)
         named = [(where, result)]
@@ -217,7 +263,7 @@ def _views(settings: ApplySettings) -> list[Path]:
     where = Path(settings.input)
     if where.suffix.lower() == ".csv" and not where.is_dir():
         return [pair.view for pair in read_pairs(where, settings.data_root)]
-    if not where.exists() and not glob.has_magic(settings.input):
+    if address_of(where) is None and not where.exists() and not glob.has_magic(settings.input):
         raise NotFoundError(f"{where}: expected views to fuse, got no such file or folder")
     results = real_path(settings.output)
     found = [path for path in find_volumes(settings.input) if results not in real_path(path).parents]

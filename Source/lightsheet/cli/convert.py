@@ -1,5 +1,6 @@
 """``convert_images.py``: from stacks to H5 files with the image, the surface distance and the light path."""
 
+import dataclasses
 import functools
 import glob
 import multiprocessing
@@ -32,6 +33,7 @@ from lightsheet.core.names import LABELS, frame_name, stem_of
 from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import LOG, log_to_stderr, track
 from lightsheet.volumes.info import Overrides, Selection
+from lightsheet.volumes.remote.addresses import absolute
 
 _H5_SUFFIXES = (".h5", ".hdf5")
 
@@ -56,6 +58,9 @@ class ConvertCommand:
     --output_path"""
     workers: int = 1
     """files converted at the same time; one file alone uses all cores too"""
+    scheduler: str | None = None
+    """address of a Dask scheduler (tcp://host:8786) whose workers convert the files, or 'local' ('local:4')
+    for workers on this machine; they must see the same folders"""
     overwrite: bool = False
     """convert again even what is finished"""
     compact: bool = False
@@ -99,8 +104,9 @@ def run(settings: ConvertCommand) -> int:
         sweep_folder(folder)
     convert = functools.partial(_convert, settings)
     counts: Counter[str] = Counter()
-    results = _in_processes(convert, jobs, settings.workers) if settings.workers > 1 else map(convert, jobs)
-    for status, line in track(_busy_ones_last(results, convert), "convert", len(jobs)):
+    for status, line in track(
+        _busy_ones_last(_results(settings, convert, jobs), convert), "convert", len(jobs)
+    ):
         counts[status] += 1
         if status == "failed":
             LOG.error("%s", line)
@@ -108,6 +114,34 @@ def run(settings: ConvertCommand) -> int:
         "convert: %d written, %d already done, %d failed", *(counts[s] for s in ("written", "kept", "failed"))
     )
     return EXIT_SOME_FAILED if counts["failed"] else EXIT_OK
+
+
+def _results(
+    settings: ConvertCommand, convert: "functools.partial[_Result]", jobs: Sequence[_Job]
+) -> Iterator[_Result]:
+    """Convert each file: here, in several processes, or on a cluster."""
+    if settings.scheduler is not None:
+        yield from _on_cluster(settings.scheduler, convert, jobs)
+    elif settings.workers > 1:
+        yield from _in_processes(convert, jobs, settings.workers)
+    else:
+        yield from map(convert, jobs)
+
+
+def _on_cluster(
+    scheduler: str, convert: "functools.partial[_Result]", jobs: Sequence[_Job]
+) -> Iterator[_Result]:
+    from lightsheet.operate.cluster.cluster import connected  # an extra
+
+    todo = [
+        dataclasses.replace(job, source=absolute(job.source), target=absolute(job.target)) for job in jobs
+    ]
+    with connected(scheduler) as cluster:
+        for number, found in cluster.each(convert, todo):
+            if isinstance(found, Exception):
+                yield "failed", f"{jobs[number].source}: {one_line(found)}", jobs[number]
+            else:
+                yield found
 
 
 def _busy_ones_last(

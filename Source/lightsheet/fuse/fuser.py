@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from lightsheet.inference.predict import Deadline
 from lightsheet.models.folder import ModelFolder
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.reading import LazyVolume, read_info, usable
+from lightsheet.volumes.remote.addresses import address_of
+from lightsheet.volumes.remote.sending import scratch_for, send
 from lightsheet.volumes.unchanged import Watched
 
 
@@ -95,7 +97,8 @@ class FileFuser(ABC):
         ----------
         view : TIFF, OME-Zarr or H5 made by convert_images.py; of NAME_angle, the views NAME_angle2 and so on
             beside it are used too, if the model takes several
-        output : .tif, .ome.tif or .zarr; same shape, voxel size and metadata as the view
+        output : .tif, .ome.tif or .zarr, or the address of a .zarr; same shape, voxel size and metadata as
+            the view
         overrides : metadata that win over the file's
         overwrite : compute again what is there already
 
@@ -116,6 +119,11 @@ class FileFuser(ABC):
             given.select,
             self._more,
         )
+        if address_of(output) is not None:
+            made = {} if overwrite else made_before(output)
+            if made.get("key") == record["key"]:
+                return _kept(output, made)
+            return self._fuse_afar(watched, output, given, record)
         made, seen = made_before(output), _stamp(output)
         if not overwrite and self._is_kept(output, made, record["key"]):
             return _kept(output, made)
@@ -131,6 +139,17 @@ class FileFuser(ABC):
                 raise
             remove(journal_folder(output))  # of an earlier run with other settings, where this one had none
         return fused
+
+    def _fuse_afar(
+        self, watched: tuple[Watched, ...], output: Path, given: Overrides, record: dict[str, Any]
+    ) -> Fused:
+        """Fuse into a file of this machine, where a run that was stopped goes on, and send that."""
+        address = str(address_of(output))
+        scratch = scratch_for(address)
+        fused = self.fuse(watched[0].path, scratch, given)
+        send(scratch, address)
+        remove(scratch.parent)
+        return replace(fused, path=output, done_before=False)
 
     def _is_kept(self, output: Path, made: dict[str, Any], key: str) -> bool:
         """Whether the result is there already, all of it, as it was written."""
@@ -148,7 +167,7 @@ class FileFuser(ABC):
 
 def _kept(output: Path, made: dict[str, Any]) -> Fused:
     sweep(output, journal_folder(output))
-    LOG.info("%s: done before, kept (--overwrite to do it again)", output)
+    LOG.info("%s: done before, kept (--overwrite to do it again)", address_of(output) or output)
     gate, instead = float(made.get("gate", 1.0)), str(made.get("instead", ""))
     return Fused(output, True, str(made.get("model")), gate=gate, instead=instead)
 

@@ -14,6 +14,7 @@ from lightsheet.models.folder import ModelFolder
 from lightsheet.runtimes.target import choose_target
 from lightsheet.volumes.info import Selection, VolumeInfo
 from lightsheet.volumes.reading import read_info
+from lightsheet.volumes.remote.addresses import address_of
 from lightsheet.volumes.result_types import COUNTS
 from lightsheet.volumes.seal import PENDING, SEAL, is_intact
 from lightsheet.volumes.tiff.metadata import PROVENANCE_KEY
@@ -86,7 +87,7 @@ def record_of(
 
 def made_before(result: Path) -> dict[str, Any]:
     """Provenance of a result made before; empty if there is none that can be read."""
-    if not result.exists():
+    if address_of(result) is None and not result.exists():
         return {}
     try:
         made = read_info(result).metadata.get(PROVENANCE_KEY)

@@ -58,13 +58,13 @@ class FusionJob:
     plans: dict[Path, PredictionPlan] = field(default_factory=dict)
 
     def result(
-        self, planes: Iterator[Floats], normalization: Normalization
+        self, planes: Iterator[Floats], normalization: Normalization, first: int = 0
     ) -> Iterator[tuple[Floats, Floats | None]]:
-        """Return the result for planes of the prediction, with its predicted gain if wanted."""
+        """Return the result for planes of the prediction, from ``first`` on, with its gain if wanted."""
         wide = self.form.undone
         if self.trust is None:
             return ((normalization.undo(some, wide), None) for some in planes)
-        found = guarded(planes, self.volume, normalization, self.trust)
+        found = guarded(planes, self.volume, normalization, self.trust, first)
         return ((normalization.undo(some, wide), gain) for some, gain in found)
 
     def keep_view(self, why: str) -> None:
@@ -78,6 +78,10 @@ class FusionJob:
 
     def write(self, planes: Iterator[tuple[Floats, Floats | None]], plan: PredictionPlan) -> float:
         """Write the result; share of clipped voxels."""
+        return self._write(planes, {**self.record, **self.told(plan)})
+
+    def told(self, plan: PredictionPlan) -> dict[str, Any]:
+        """Say in the result's metadata how it was cut into tiles, and what ran the network."""
         tiles = plan.tiles
         grid = {
             "tile_zyx": tiles.tile_zyx,
@@ -88,7 +92,7 @@ class FusionJob:
         }
         if self.prepared is not None:
             grid["run_by"] = self.prepared.model.runtime.description
-        return self._write(planes, {**self.record, **grid})
+        return grid
 
     def write_counts(self, planes: Iterator[NDArray[Any]]) -> float:
         """Write a result that is in the view's units already; share of clipped voxels."""

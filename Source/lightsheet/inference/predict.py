@@ -77,6 +77,7 @@ def predict_slabs(
     plan: PredictionPlan,
     store: TileStore | None = None,
     deadline: Deadline | None = None,
+    planes: tuple[int, int] | None = None,
 ) -> Iterator[Floats]:
     """Yield what the network makes of a volume, (maps, Z, Y, X), some planes at a time, in order.
 
@@ -90,6 +91,8 @@ def predict_slabs(
     plan : tiles, from :func:`plan_prediction`
     store : keeps finished tiles; the planes it has already are not yielded again
     deadline : when to stop computing
+    planes : the first of those wanted and the one behind the last; default: all. Each comes out as it would
+        among all, to the bit, since a plane is the sum of the same tiles in the same order
 
     Raises
     ------
@@ -98,13 +101,14 @@ def predict_slabs(
     SettingsError
         When even the smallest tiles need too much memory.
     """
-    depth = volume.info.shape_zyx[0]
-    done = store.planes_done if store else 0
-    while done < depth:
+    done, stop = planes or (0, volume.info.shape_zyx[0])
+    if store:
+        done = store.planes_done
+    while done < stop:
         try:
-            for planes in _Run(volume, inputs, model, plan, store, deadline).planes_from(done):
-                done += planes.shape[1]
-                yield planes
+            for some in _Run(volume, inputs, model, plan, store, deadline).between(done, stop):
+                done += some.shape[1]
+                yield some
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -154,13 +158,13 @@ class _Run:
             lambda: deadline is not None and deadline.over,
         )
 
-    def planes_from(self, first: int) -> Iterator[Floats]:
-        """Planes from ``first`` on; rows of tiles that end before it are left out."""
+    def between(self, first: int, stop: int) -> Iterator[Floats]:
+        """Planes from ``first`` to before ``stop``; rows of tiles that hold none of them are left out."""
         _, height, width = self._plan.tiles.shape_zyx
         number = 0
         rows = []
         for span, tiles in self._plan.tiles.rows():
-            if span.last > first:
+            if span.last > first and span.first < stop:
                 rows.append((span, list(enumerate(tiles, start=number))))
             number += len(tiles)
         clock = _Clock(sum(len(tiles) for _, tiles in rows))
@@ -172,7 +176,7 @@ class _Run:
                     sums.add(tile.write, weighted)
                     progress.advance()
                     clock.tick()
-                finished = rows[row + 1][0].first if row + 1 < len(rows) else self._plan.tiles.shape_zyx[0]
+                finished = min(stop, rows[row + 1][0].first) if row + 1 < len(rows) else stop
                 yield from _finished(sums, finished)
                 self._forget(rows, finished)
 

@@ -43,6 +43,10 @@ class Resources:
         self._on_gpu = on_gpu
         self._memory = _bytes(settings.memory_gb) or int(_SHARE_OF_FREE_MEMORY * available_memory())
 
+    def at_most(self, memory: int) -> None:
+        """Plan for processes that have no more than so many bytes of main memory."""
+        self._memory = min(self._memory, memory)
+
     def limits(self) -> Limits:
         """Memory and tiles for the planner."""
         device = None

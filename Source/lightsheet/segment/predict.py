@@ -43,6 +43,7 @@ from lightsheet.volumes.lazy import LazyVolume
 from lightsheet.volumes.pictures import open_picture
 from lightsheet.volumes.reading import open_volume, usable
 from lightsheet.volumes.resampled import resampled_volume, shape_for, spacing_on
+from lightsheet.volumes.unchanged import Watched
 
 SHIPPED = {3: "Segment_Nuclei3D", 2: "Segment_Nuclei2D"}
 # Voxels larger or smaller by this factor than those of the training are told.
@@ -134,7 +135,7 @@ class Segmenter:
             When the labels can't be written, or another run writes them.
         """
         asked = {"given": asdict(given), "how": asdict(self._settings), "model": self._folder.key}
-        key = settings_hash({"of": content_hash(image), **asked})
+        key = settings_hash({"of": Watched(image).digest, **asked})
         record = output.with_name(f".{output.name}.json")
         with made_alone(output):
             done = _done_before(output, record, key)

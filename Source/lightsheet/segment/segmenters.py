@@ -1,6 +1,7 @@
 """Which model segments an image: one of volumes, or one of planes; each is loaded once, when it is needed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lightsheet.core.errors import LightsheetError, ModelError, NotFoundError
@@ -37,6 +38,11 @@ class Segmenters:
                 f"one of {'planes' if self._given.planar else 'volumes'}"
             )
 
+    @property
+    def settings(self) -> SegmentSettings:
+        """How images are segmented, with the size of a movie's objects once that is known."""
+        return self._settings
+
     def of(self, image: Path, given: Overrides) -> Segmenter:
         """Return the one for an image."""
         if self._given is not None:
@@ -63,6 +69,7 @@ class Segmenters:
             return
         if radius:
             segmenter.use_diameter(2 * radius)
+            self._settings = replace(self._settings, diameter_um=2 * radius)
 
 
 def is_plane(image: Path, given: Overrides) -> bool:

@@ -16,6 +16,7 @@ from lightsheet.volumes.info import Overrides, Volume, VolumeInfo
 from lightsheet.volumes.lazy import LazyVolume
 from lightsheet.volumes.metadata import Facts, understand
 from lightsheet.volumes.ome_zarr.reader import is_zarr_group, open_zarr
+from lightsheet.volumes.remote.addresses import address_of
 from lightsheet.volumes.tiff.reader import open_tiff
 from lightsheet.volumes.writing import (
     VolumeWriter,
@@ -32,6 +33,7 @@ __all__ = [
     "each_frame",
     "find_volumes",
     "frames_in",
+    "is_one_volume",
     "open_volume",
     "read_info",
     "read_volume",
@@ -120,6 +122,8 @@ def each_frame(path: Path, overrides: Overrides) -> list[Overrides]:
 
 def _kind_of(path: Path) -> Literal["tiff", "h5", "zarr"]:
     """Format of a file or folder, which must be there and be one of these."""
+    if address_of(path) is not None:
+        return "zarr"
     if _is_folder(path):
         if not os.access(path, os.R_OK | os.X_OK):
             raise VolumeError(f"{path}: expected a folder that can be read, got 'Permission denied'")
@@ -167,6 +171,8 @@ def find_volumes(where: Path | str, suffixes: Sequence[str] = SUFFIXES) -> list[
 
     An OME-Zarr folder counts as one volume. Hidden files, half-written ones among them, are left out.
 
+    Of an address the OME-Zarr there, or those in the folder there.
+
     Raises
     ------
     NotFoundError
@@ -174,6 +180,9 @@ def find_volumes(where: Path | str, suffixes: Sequence[str] = SUFFIXES) -> list[
     """
     path = Path(where)
     wanted = tuple(suffix.lower() for suffix in suffixes)
+    address = address_of(where)
+    if address is not None:
+        return _found(where, _remote_volumes(address), wanted, folder=True)
     folder = path.is_dir()
     if folder and (path.suffix.lower() in ZARR_SUFFIXES or is_zarr_group(path)):
         return [path]
@@ -188,10 +197,27 @@ def find_volumes(where: Path | str, suffixes: Sequence[str] = SUFFIXES) -> list[
         for match in matches:
             if _is_plain_folder(match):
                 found += _volumes_below(match, wanted, seen)
+    return _found(where, found, wanted, folder=folder)
+
+
+def _found(where: Path | str, found: list[Path], wanted: tuple[str, ...], *, folder: bool) -> list[Path]:
     if not found:
         what = "a folder without any" if folder else "nothing"
         raise NotFoundError(f"{where}: expected volumes ({', '.join(wanted)}), got {what}")
     return sorted(set(found))
+
+
+def _remote_volumes(address: str) -> list[Path]:
+    from lightsheet.volumes.remote.store import remote_volumes  # fsspec only where something is remote
+
+    return remote_volumes(address)
+
+
+def is_one_volume(where: Path) -> bool:
+    """Whether a path, or an address, names one volume and not a folder of them."""
+    if where.is_file():
+        return True
+    return (where.is_dir() or address_of(where) is not None) and find_volumes(where) == [where]
 
 
 def _volumes_below(folder: Path, wanted: tuple[str, ...], seen: set[tuple[int, int]]) -> list[Path]:

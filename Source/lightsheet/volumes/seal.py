@@ -6,6 +6,7 @@ in.
 """
 
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ _ENDS = 1 << 20
 _HIDDEN = (".zattrs", ".zarray", ".zgroup", ".zmetadata")
 
 
-def put_seal(path: Path) -> None:
+def put_seal(path: Path, known: Mapping[str, int] | None = None) -> None:
     """Compute the seal of a written result and put it in its place.
+
+    Parameters
+    ----------
+    known : checksums of files of an OME-Zarr, by `checksums_of`, which are then not read again
 
     Raises
     ------
@@ -34,7 +39,7 @@ def put_seal(path: Path) -> None:
     if where is None:
         raise ValueError(f"{path}: expected a place for the seal, got none")
     file, position = where
-    seal = _seal_of(path, file, position)
+    seal = _seal_of(path, file, position, known)
     with file.open("r+b") as stream:
         stream.seek(position)
         stream.write(seal.encode())
@@ -81,7 +86,12 @@ def _find(file: Path, token: bytes) -> int | None:
     return None
 
 
-def _seal_of(path: Path, holder: Path, position: int) -> str:
+def checksums_of(path: Path, names: Iterable[str]) -> dict[str, int]:
+    """CRC-32 of files of an OME-Zarr, given and told by their names in it."""
+    return {name: _checksum(path / name, None) for name in names}
+
+
+def _seal_of(path: Path, holder: Path, position: int, known: Mapping[str, int] | None = None) -> str:
     if not path.is_dir():
         return f"crc32:{_checksum(path, position):08x}"
     total = 0
@@ -89,7 +99,9 @@ def _seal_of(path: Path, holder: Path, position: int) -> str:
         if not file.is_file() or (file.name.startswith(".") and file.name not in _HIDDEN):
             continue
         name = file.relative_to(path).as_posix()
-        one = _checksum(file, position if file == holder else None)
+        one = (known or {}).get(name) if file != holder else None
+        if one is None:
+            one = _checksum(file, position if file == holder else None)
         total = zlib.crc32(f"{name} {file.stat().st_size} {one:08x}\n".encode(), total)
     return f"crc32:{total:08x}"
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightsheet.core.errors import ChangedError, NotFoundError
-from lightsheet.core.files import content_hash
+from lightsheet.core.files import content_hash, settings_hash
+from lightsheet.volumes.remote.addresses import address_of
 
 # File systems tell times in steps; a file changed twice within one step shows no difference.
 _COARSEST_CLOCK_NS = 2_000_000_000
@@ -38,7 +39,8 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
+        self._remote = address_of(path) is not None
+        if not self._remote and not path.exists():
             raise NotFoundError(f"{path}: expected a volume, got no such file")
         try:
             self._before = dict(_stamps(path))
@@ -46,23 +48,35 @@ class Watched:
             raise NotFoundError(
                 f"{path}: expected a volume that can be read, got '{error.strerror}'"
             ) from error
-        newest = max((time for _, _, _, *times in self._before.values() for time in times), default=0)
+        if self._remote and not self._before:
+            raise NotFoundError(f"{address_of(path)}: expected an OME-Zarr, got nothing at this address")
+        stamps = () if self._remote else self._before.values()
+        newest = max((time for _, _, _, *times in stamps for time in times), default=0)
         self._fresh = newest > time.time_ns() - _COARSEST_CLOCK_NS
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the content, read once; also for all time points of a movie."""
+        """SHA-256 of the content, read once; also for all time points of a movie.
+
+        At an address, of names, sizes and the store's own checksums or times.
+        """
         known = (str(self.path.absolute()), json.dumps(self.stamp))
         if known not in _DIGESTS:
             if len(_DIGESTS) >= _MOST_DIGESTS:
                 _DIGESTS.clear()
-            _DIGESTS[known] = content_hash(self.path)
+            _DIGESTS[known] = settings_hash(self._listed) if self._remote else content_hash(self.path)
         return _DIGESTS[known]
 
     @property
     def stamp(self) -> list[list[object]]:
         """Sizes and times of all files, as JSON; what a restart of the machine may change is left out."""
+        if self._remote:
+            return [[name, *stamp] for name, stamp in sorted(self._before.items())]
         return [[name, size, *times] for name, (size, _, _, *times) in sorted(self._before.items())]
+
+    @property
+    def _listed(self) -> dict[str, object]:
+        return {name: list(stamp) for name, stamp in self._before.items()}
 
     def check(self) -> None:
         """Raise when the input has changed since it was looked at first.
@@ -75,7 +89,11 @@ class Watched:
         try:
             now = dict(_stamps(self.path))
             same = now == self._before and not self._fresh
-            if same or (_written(now) == _written(self._before) and content_hash(self.path) == self.digest):
+            if same or (
+                not self._remote
+                and _written(now) == _written(self._before)
+                and content_hash(self.path) == self.digest
+            ):
                 return
         except OSError as error:
             raise ChangedError(
@@ -88,7 +106,12 @@ class Watched:
 
 
 def _stamps(path: Path) -> Iterator[tuple[str, _Stamp]]:
-    """Size, inode, device and the two times of every file, by name."""
+    """Size, inode, device and the two times of every file, by name; at an address, size and checksum."""
+    if address_of(path) is not None:
+        from lightsheet.volumes.remote.store import remote_stamps  # fsspec only where something is remote
+
+        yield from remote_stamps(path).items()
+        return
     if path.is_file():
         with path.open("rb") as stream:  # on network drives, opening asks the server anew
             yield path.name, _stamp(os.fstat(stream.fileno()))

@@ -1,10 +1,11 @@
 """``segment_script.py``: train a network that finds objects in images, and find them."""
 
+import functools
 import itertools
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -16,6 +17,10 @@ from lightsheet.core.progress import LOG
 from lightsheet.segment.planar.settings import PlanarTraining
 from lightsheet.segment.settings import SegmentSettings, SegmentTraining
 from lightsheet.volumes.info import Overrides, Selection
+from lightsheet.volumes.remote.addresses import absolute
+
+if TYPE_CHECKING:
+    from lightsheet.segment.segmenters import Segmenters
 
 PROG = "segment_script.py"
 _USAGE = f"""usage: {PROG} train ...           train a network on volumes with labels, write a model folder
@@ -91,6 +96,9 @@ class PredictCommand:
     spacing_um: SpacingUm | None = None
     """voxel size Z,Y,X in micrometres, if the files do not say or are wrong"""
     select: Selection = field(default_factory=Selection)
+    scheduler: str | None = None
+    """address of a Dask scheduler (tcp://host:8786) whose workers segment the images, or 'local' ('local:4')
+    for workers on this machine; they must see the same folders"""
 
 
 def run_train(command: TrainCommand) -> int:
@@ -137,11 +145,43 @@ def run_predict(command: PredictCommand) -> int:
     given = Overrides(command.spacing_um, select=command.select)
     segmenters.take_size_of_movie(images, given)
     failures: list[str] = []
+    if command.scheduler is not None:
+        how = replace(command, settings=segmenters.settings, model=command.model and command.model.absolute())
+        return _predict_on_cluster(how, list(zip(images, outputs_for(images, command.output), strict=True)))
     for image, output in zip(images, outputs_for(images, command.output), strict=True):
         with going_on(failures, str(image)):
             done = segmenters.of(image, given).segment(image, output, given)
             LOG.info("%s: %d objects%s", output, done.objects, "; done before, kept" if done.kept else "")
     return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def _predict_on_cluster(command: PredictCommand, pairs: list[tuple[Path, Path]]) -> int:
+    """Segment images by the workers of a cluster, one each."""
+    from lightsheet.operate.cluster.cluster import connected  # an extra
+    from lightsheet.operate.cluster.files import EachFile
+
+    sent = replace(command, scheduler=None)
+    todo = [(sent, absolute(image), absolute(output)) for image, output in pairs]
+    with connected(str(command.scheduler)) as cluster:
+        each = EachFile[tuple[PredictCommand, Path, Path], str](cluster, "images")
+        for told in each.done(segment_image, todo, [str(image) for image, _ in pairs]):
+            LOG.info("%s", told)
+    return EXIT_SOME_FAILED if each.failures else EXIT_OK
+
+
+def segment_image(task: tuple[PredictCommand, Path, Path]) -> str:
+    """Segment one image; run by a worker, which keeps its models; a line about it."""
+    command, image, output = task
+    given = Overrides(command.spacing_um, select=command.select)
+    done = _kept_segmenters(command).of(image, given).segment(image, output, given)
+    return f"{output}: {done.objects} objects{'; done before, kept' if done.kept else ''}"
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_segmenters(command: PredictCommand) -> "Segmenters":
+    from lightsheet.segment.segmenters import Segmenters  # not for --help
+
+    return Segmenters(command.model, command.settings, command.dims)
 
 
 def main(argv: list[str] | None = None) -> int:

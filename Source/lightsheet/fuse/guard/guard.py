@@ -289,10 +289,9 @@ class Trust:
 
 
 def guarded(
-    planes: Iterator[Floats], volume: Slabs, normalization: Normalization, trust: Trust
+    planes: Iterator[Floats], volume: Slabs, normalization: Normalization, trust: Trust, first: int = 0
 ) -> Iterator[tuple[Floats, Floats | None]]:
-    """Yield planes of the result and its predicted gain for planes of the prediction, all in their order."""
-    first = 0
+    """Yield planes of the result and its predicted gain for those of the prediction, from ``first`` on."""
     for some in planes:
         prediction = np.ascontiguousarray(some)
         last = first + len(prediction)

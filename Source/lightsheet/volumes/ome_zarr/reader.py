@@ -20,7 +20,8 @@ from lightsheet.volumes.foreign import foreign
 from lightsheet.volumes.info import Overrides, VolumeInfo
 from lightsheet.volumes.lazy import LazyVolume
 from lightsheet.volumes.metadata import Facts, understand
-from lightsheet.volumes.ome_zarr.store import FolderStore, open_array, read_attributes
+from lightsheet.volumes.ome_zarr.store import CheckedStore, FolderStore, open_array, read_attributes
+from lightsheet.volumes.remote.addresses import address_of
 from lightsheet.volumes.selecting import one_of, place_of
 from lightsheet.volumes.tiff.metadata import PROVENANCE_KEY
 from lightsheet.volumes.tiff.reader import DTYPES
@@ -43,9 +44,10 @@ def open_zarr(path: Path, overrides: Overrides) -> LazyVolume:
         When the folder is no OME-Zarr image, not a volume of at least 2 planes, or holds several and it is
         not said which.
     """
-    source = str(path)
+    address = address_of(path)
+    source = address or str(path)
     with foreign(source, "an OME-Zarr image"):
-        store = FolderStore(path)
+        store: CheckedStore = FolderStore(path) if address is None else _remote(address)
         group, attributes = _image_of(store, source, overrides.select.series)
         multiscale = _multiscale(attributes, source)
         array = open_array(store, group + multiscale.datasets[0].path)
@@ -83,12 +85,18 @@ def open_zarr(path: Path, overrides: Overrides) -> LazyVolume:
     return LazyVolume(info, read)
 
 
+def _remote(address: str) -> CheckedStore:
+    from lightsheet.volumes.remote.store import RemoteStore  # fsspec only where something is remote
+
+    return RemoteStore(address)
+
+
 def is_zarr_group(path: Path) -> bool:
     """Whether a folder holds the metadata of a Zarr group, whatever its name."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
 
 
-def _image_of(store: FolderStore, source: str, series: int | None) -> tuple[str, dict[str, Any]]:
+def _image_of(store: CheckedStore, source: str, series: int | None) -> tuple[str, dict[str, Any]]:
     """Place below the root, with a slash, and attributes of the image that is meant."""
     attributes = read_attributes(store)
     inner = attributes.get("ome") if isinstance(attributes.get("ome"), Mapping) else attributes
@@ -106,10 +114,10 @@ def _image_of(store: FolderStore, source: str, series: int | None) -> tuple[str,
     return f"{names[number]}/", read_attributes(store, f"{names[number]}/")
 
 
-def _series(store: FolderStore, attributes: Mapping[str, Any]) -> list[str]:
+def _series(store: CheckedStore, attributes: Mapping[str, Any]) -> list[str]:
     """Folders of the images, as bioformats2raw lays them out; also where its own mark is missing."""
     listed: Any = None
-    if store.path_of("OME/.zattrs") or store.path_of("OME/zarr.json"):
+    if store.has("OME/.zattrs") or store.has("OME/zarr.json"):
         ome = read_attributes(store, "OME/")
         inner = ome.get("ome")
         listed = ome.get("series", inner.get("series") if isinstance(inner, Mapping) else None)
@@ -117,9 +125,9 @@ def _series(store: FolderStore, attributes: Mapping[str, Any]) -> list[str]:
         return [name.strip("/") for name in listed[:_MOST_SERIES] if ".." not in Path(name).parts]
     found = []
     for number in range(_MOST_SERIES):
-        if not any(store.path_of(f"{number}/{name}") for name in (".zgroup", ".zattrs", "zarr.json")):
+        if not any(store.has(f"{number}/{name}") for name in (".zgroup", ".zattrs", "zarr.json")):
             break
-        if store.path_of(f"{number}/.zarray") is not None:
+        if store.has(f"{number}/.zarray"):
             break  # levels of an image, not images
         found.append(str(number))
     return found

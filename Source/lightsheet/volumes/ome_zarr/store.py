@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import zarr
@@ -27,7 +27,7 @@ from lightsheet.volumes.decoded import decoded_size
 from lightsheet.volumes.foreign import check_json, check_sizes, foreign
 
 _LONGEST_METADATA = 16 << 20
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 # Chunks may be decoded to this without a look at them; also what a small volume's chunk may take.
 _SMALL = 64 << 20
 # More chunks than this are read only where each holds some voxels.
@@ -89,11 +89,28 @@ class FolderStore(LocalStore):
             return None
         if not stat.S_ISREG(found.st_mode):
             raise VolumeError(f"{path}: expected a regular file, got a pipe or a device")
-        if path.name in _METADATA and found.st_size > _LONGEST_METADATA:
+        if path.name in METADATA and found.st_size > _LONGEST_METADATA:
             raise VolumeError(f"{path}: expected metadata, got {found.st_size} bytes")
         if found.st_size > available_memory():
             raise VolumeError(f"{path}: expected a chunk that fits the memory, got {found.st_size} bytes")
         return path
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a file."""
+        return self.path_of(key) is not None
+
+    def where(self, key: str) -> str:
+        """Path of a key, for messages."""
+        return str(self.root / key)
+
+    def document(self, key: str) -> bytes | None:
+        """Bytes of a file of metadata; None when there is none."""
+        path = self.path_of(key)
+        return None if path is None else path.read_bytes()
+
+    def stored_bytes(self, name: str, size: int) -> int:
+        """Bytes of an array's files; counted until they are enough for ``size`` bytes of voxels."""
+        return _stored_bytes(self.root / name, size)
 
     def get_sync(
         self,
@@ -106,11 +123,7 @@ class FolderStore(LocalStore):
         if self.path_of(key) is None:
             return None
         found = super().get_sync(key, prototype=prototype, byte_range=byte_range)
-        name = key.rpartition("/")[2]
-        if found is not None and name not in _METADATA:
-            for folder, check in self.checks.items():
-                if key.startswith(folder):
-                    check(f"{self.root / key}", found.to_bytes(), byte_range is None)
+        look_at(self.checks, key, self.where(key), found, byte_range is None)
         return found
 
     async def get(
@@ -130,7 +143,60 @@ class FolderStore(LocalStore):
         return [await self.get(key, prototype, wanted) for key, wanted in key_ranges]
 
 
-def read_attributes(store: FolderStore, group: str = "") -> dict[str, Any]:
+class CheckedStore(Protocol):
+    """Where the files of a Zarr folder are had from, none of which is believed to be small or what it says.
+
+    Attributes
+    ----------
+    checks : look at the bytes of chunks, by the folder of their array, before they are decoded
+    """
+
+    checks: dict[str, Callable[[str, bytes, bool], None]]
+
+    @property
+    def root(self) -> Path | str:
+        """Path or address."""
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a file."""
+
+    def where(self, key: str) -> str:
+        """Name of a key, for messages."""
+
+    def document(self, key: str) -> bytes | None:
+        """Bytes of a file of metadata; None when there is none."""
+
+    def stored_bytes(self, name: str, size: int) -> int:
+        """Bytes of an array's files, or enough of them for ``size`` bytes of voxels."""
+
+
+def check_document_size(source: str, size: int) -> None:
+    """Refuse metadata that are longer than any are.
+
+    Raises
+    ------
+    VolumeError
+    """
+    if size > _LONGEST_METADATA:
+        raise VolumeError(f"{source}: expected metadata, got {size} bytes")
+
+
+def look_at(
+    checks: Mapping[str, Callable[[str, bytes, bool], None]],
+    key: str,
+    source: str,
+    found: Buffer | None,
+    whole: bool,
+) -> None:
+    """Have the bytes of a chunk looked at before they are decoded."""
+    if found is None or key.rpartition("/")[2] in METADATA:
+        return
+    for folder, check in checks.items():
+        if key.startswith(folder):
+            check(source, found.to_bytes(), whole)
+
+
+def read_attributes(store: CheckedStore, group: str = "") -> dict[str, Any]:
     """Attributes of a group, Zarr 2 or 3; consolidated copies of metadata are not believed.
 
     Raises
@@ -144,25 +210,26 @@ def read_attributes(store: FolderStore, group: str = "") -> dict[str, Any]:
         return dict(attributes) if isinstance(attributes, Mapping) else {}
     attributes = _json(store, f"{group}.zattrs")
     if attributes is None and _json(store, f"{group}.zgroup") is None:
-        where = store.root / group if group else store.root
-        raise VolumeError(f"{where}: expected an OME-Zarr group, got a folder without a readable one")
+        where = store.where(group) if group else store.root
+        what = "a folder without a readable one" if isinstance(store.root, Path) else "none at this address"
+        raise VolumeError(f"{where}: expected an OME-Zarr group, got {what}")
     return attributes or {}
 
 
-def _json(store: FolderStore, key: str) -> dict[str, Any] | None:
-    path = store.path_of(key)
-    if path is None:
-        return None
-    with foreign(str(path), "metadata in JSON"):
-        text = path.read_bytes()
-        check_json(str(path), text)
+def _json(store: CheckedStore, key: str) -> dict[str, Any] | None:
+    source = store.where(key)
+    with foreign(source, "metadata in JSON"):
+        text = store.document(key)
+        if text is None:
+            return None
+        check_json(source, text)
         content = json.loads(text)
     if not isinstance(content, dict):
-        raise VolumeError(f"{path}: expected a JSON object, got {type(content).__name__}")
+        raise VolumeError(f"{source}: expected a JSON object, got {type(content).__name__}")
     return content
 
 
-def open_array(store: FolderStore, name: str) -> zarr.Array[Any]:
+def open_array(store: CheckedStore, name: str) -> zarr.Array[Any]:
     """Open an array of the folder, whose sizes and codecs are those of an image that is stored there.
 
     Raises
@@ -177,7 +244,7 @@ def open_array(store: FolderStore, name: str) -> zarr.Array[Any]:
     for document in ("zarr.json", ".zarray"):
         _json(store, f"{name}/{document}")  # bounded in size and depth before zarr reads it
     with foreign(source, f"the array '{name}' of level 0 that is readable"):
-        array = zarr.open_array(store, path=name, mode="r")
+        array = zarr.open_array(cast("Any", store), path=name, mode="r")
         shape, chunks = tuple(map(int, array.shape)), tuple(map(int, array.chunks))
         names = _codec_names(array)
     if array.dtype.kind not in "uif":
@@ -187,7 +254,7 @@ def open_array(store: FolderStore, name: str) -> zarr.Array[Any]:
         raise VolumeError(f"{source}: expected chunks coded by one of {', '.join(_COMPRESSORS)}, got {names}")
     _check_chunks(source, shape, chunks, array.dtype)
     size = math.prod(shape) * array.dtype.itemsize
-    check_sizes(source, shape, array.dtype, _stored_bytes(store.root / name, size))
+    check_sizes(source, shape, array.dtype, store.stored_bytes(name, size))
     store.checks[f"{name}/"] = _chunk_check(array, names)
     return array
 
@@ -241,7 +308,7 @@ def _stored_bytes(folder: Path, size: int) -> int:
                 seen += 1
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(Path(entry.path))
-                elif entry.is_file() and entry.name not in _METADATA:
+                elif entry.is_file() and entry.name not in METADATA:
                     found = entry.stat()
                     if (found.st_dev, found.st_ino) not in known:
                         known.add((found.st_dev, found.st_ino))

@@ -39,19 +39,9 @@ class ZarrSink:
     def __init__(
         self, folder: Path, info: VolumeInfo, provenance: dict[str, Any] | None, version: OmeZarrVersion
     ) -> None:
-        self._folder, self._version = folder, version
-        self._levels = _plan_levels(info.shape_zyx, info.spacing_um)
-        kept = kept_metadata(info, provenance)
-        ours = {key: value for key, value in kept.items() if key not in _SIZE_KEYS}
-        if PROVENANCE_KEY in ours:
-            ours["provenance"] = ours.pop(PROVENANCE_KEY)
-        attributes = {**_image_metadata(info, self._levels, version), PROVENANCE_KEY: ours}
-        zarr_format: Literal[2, 3] = 2 if version == "0.4" else 3
-        zarr.create_group(folder, zarr_format=zarr_format, attributes=attributes)
-        self._arrays = [
-            _create_array(folder / str(level), shape, info.dtype, version)
-            for level, (shape, _) in enumerate(self._levels)
-        ]
+        self._levels = plan_levels(info.shape_zyx, info.spacing_um)
+        create_group(folder, info, provenance, version)
+        self._arrays = create_levels(folder, info, version)
         thickness = self._arrays[0].chunks[0]
         self._buffer = np.empty((thickness, *info.shape_zyx[1:]), info.dtype)
         self._first = 0
@@ -71,7 +61,7 @@ class ZarrSink:
         """Write what is left and the smaller levels."""
         self._flush()
         for level in range(1, len(self._arrays)):
-            _shrink(self._arrays[level - 1], self._arrays[level], self._levels[level][1])
+            shrink(self._arrays[level - 1], self._arrays[level], self._levels[level][1])
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -83,7 +73,45 @@ class ZarrSink:
             self._filled = 0
 
 
-def _create_array(path: Path, shape: ZYX, dtype: str, version: OmeZarrVersion) -> zarr.Array[Any]:
+def create_group(
+    place: Any, info: VolumeInfo, provenance: dict[str, Any] | None, version: OmeZarrVersion
+) -> None:
+    """Write what makes a place an image: sizes, levels, and our own attributes.
+
+    Parameters
+    ----------
+    place : folder, or a place in one of zarr's stores
+    """
+    attributes = attributes_of(info, provenance, version)
+    zarr_format: Literal[2, 3] = 2 if version == "0.4" else 3
+    zarr.create_group(place, zarr_format=zarr_format, attributes=attributes)
+
+
+def attributes_of(
+    info: VolumeInfo, provenance: dict[str, Any] | None, version: OmeZarrVersion
+) -> dict[str, Any]:
+    """Return the attributes of an image's group: sizes, levels, and our own."""
+    kept = kept_metadata(info, provenance)
+    ours = {key: value for key, value in kept.items() if key not in _SIZE_KEYS}
+    if PROVENANCE_KEY in ours:
+        ours["provenance"] = ours.pop(PROVENANCE_KEY)
+    levels = plan_levels(info.shape_zyx, info.spacing_um)
+    return {**_image_metadata(info, levels, version), PROVENANCE_KEY: ours}
+
+
+def create_levels(place: Any, info: VolumeInfo, version: OmeZarrVersion) -> list[zarr.Array[Any]]:
+    """Make the arrays of all levels, without voxels."""
+    levels = plan_levels(info.shape_zyx, info.spacing_um)
+    return [
+        create_array(place / str(level), shape, info.dtype, version)
+        for level, (shape, _) in enumerate(levels)
+    ]
+
+
+def create_array(
+    path: Any, shape: ZYX, dtype: str, version: OmeZarrVersion, *, overwrite: bool = False
+) -> zarr.Array[Any]:
+    """Make an array (Z, Y, X) of no voxels yet."""
     chunks = tuple(min(n, c) for n, c in zip(shape, CHUNK_ZYX, strict=True))
     if version == "0.4":
         return zarr.create_array(
@@ -93,6 +121,7 @@ def _create_array(path: Path, shape: ZYX, dtype: str, version: OmeZarrVersion) -
             dtype=dtype,
             zarr_format=2,
             fill_value=0,
+            overwrite=overwrite,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
     return zarr.create_array(
@@ -101,6 +130,7 @@ def _create_array(path: Path, shape: ZYX, dtype: str, version: OmeZarrVersion) -
         chunks=chunks,
         dtype=dtype,
         fill_value=0,
+        overwrite=overwrite,
         compressors=BloscCodec(
             cname="zstd", clevel=1, shuffle="bitshuffle", typesize=np.dtype(dtype).itemsize
         ),
@@ -108,7 +138,7 @@ def _create_array(path: Path, shape: ZYX, dtype: str, version: OmeZarrVersion) -
     )
 
 
-def _plan_levels(shape: ZYX, spacing_um: SpacingUm | None) -> list[tuple[ZYX, ZYX]]:
+def plan_levels(shape: ZYX, spacing_um: SpacingUm | None) -> list[tuple[ZYX, ZYX]]:
     """Shape of each level and its factor to the level before; Z is halved while it is the finer axis."""
     levels: list[tuple[ZYX, ZYX]] = [(shape, (1, 1, 1))]
     size = list(spacing_um or (1.0, 1.0, 1.0))
@@ -149,14 +179,22 @@ def _image_metadata(
     return {"ome": new.model_dump(mode="json", exclude_none=True)}
 
 
-def _shrink(source: zarr.Array[Any], target: zarr.Array[Any], factor: ZYX) -> None:
-    """Write block means of ``source`` into ``target``, one layer of chunks at a time; nothing wraps."""
+def shrink(
+    source: zarr.Array[Any], target: zarr.Array[Any], factor: ZYX, planes: tuple[int, int] | None = None
+) -> None:
+    """Write block means of ``source`` into ``target``, one layer of chunks at a time; nothing wraps.
+
+    Parameters
+    ----------
+    planes : of ``target`` to write, from the first of a layer of chunks to that of another or the end
+    """
     dtype = np.dtype(source.dtype)
     real = dtype.kind == "f" or dtype.itemsize == np.dtype(np.int64).itemsize  # whose sums would wrap
     sums = _SUMS.get(dtype.name, np.dtype(np.float64 if real else np.int64))
     step = target.chunks[0]
-    for z0 in range(0, target.shape[0], step):
-        z1 = min(z0 + step, target.shape[0])
+    first, stop = planes or (0, target.shape[0])
+    for z0 in range(first, stop, step):
+        z1 = min(z0 + step, stop)
         slab = np.asarray(source[z0 * factor[0] : z1 * factor[0]])
         wanted = ((z1 - z0) * factor[0], target.shape[1] * factor[1], target.shape[2] * factor[2])
         missing = [(0, w - n) for w, n in zip(wanted, slab.shape, strict=True)]
