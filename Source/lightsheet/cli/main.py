@@ -12,6 +12,8 @@ SUBCOMMANDS = {
     "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
     "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),
     "export": ("lightsheet.cli.export", "prepare models for fast prediction on CPUs"),
+    "exchange": ("lightsheet.cli.exchange", "write a model as ONNX, torch.export or for bioimage.io"),
+    "import": ("lightsheet.cli.exchange:main_import", "make a model folder of a published checkpoint"),
     "guard": ("lightsheet.cli.guard", "fit a model's guard, which keeps views it would spoil"),
     "choose": ("lightsheet.cli.choose", "tell which model an image gets, and why"),
     "adapt": ("lightsheet.cli.adapt", "adapt a model to one stack, or to a few pairs of its microscope"),
@@ -51,5 +53,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"lightsheet: error: expected a subcommand, got '{arguments[0]}'; see lightsheet --help\n"
         )
         return 2
-    module = importlib.import_module(SUBCOMMANDS[arguments[0]][0])
-    return int(module.main(arguments[1:]))
+    module, _, name = SUBCOMMANDS[arguments[0]][0].partition(":")
+    return int(getattr(importlib.import_module(module), name or "main")(arguments[1:]))

@@ -16,6 +16,7 @@ from lightsheet.networks.asked import fewest_weights
 from lightsheet.networks.blocks import NORMS, Residual, VolumeNetwork
 from lightsheet.networks.crops import CropCNN, CropConvLSTM, CropTemporal
 from lightsheet.networks.planar import UNet2D, any_encoder_unet, flexible_unet
+from lightsheet.networks.published import PublishedUNet3D
 from lightsheet.networks.transformers import swin_unetr, unetr
 from lightsheet.networks.unet3d import UNet3D
 from lightsheet.networks.vit_unet import VitUNet
@@ -27,6 +28,7 @@ _BUILDERS: dict[str, Callable[..., VolumeNetwork]] = {
     "resunet3d": lambda **kwargs: UNet3D(block="residual", up="transposed", **kwargs),
     "densenet3d": lambda **kwargs: UNet3D(block="dense", up="transposed", **kwargs),
     "unet3d_pixelshuffle": lambda **kwargs: UNet3D(block="plain", up="shuffle", **kwargs),
+    "published_unet3d": PublishedUNet3D,
     "unetr": unetr,
     "swin_unetr": swin_unetr,
     "vit_unet": VitUNet,

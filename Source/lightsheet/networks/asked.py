@@ -10,6 +10,7 @@ _BY_SQUARE = {
     "resunet3d": 4700,
     "densenet3d": 5000,
     "unet3d_pixelshuffle": 3000,
+    "published_unet3d": 3800,
     "unetr": 4500,
     "swin_unetr": 13_000,
     "vit_unet": 15_000,
