@@ -57,7 +57,7 @@ if [ ${#views[@]} -eq 0 ]; then
 fi
 
 export PYTHONPATH=Source${PYTHONPATH:+:$PYTHONPATH}
-exec_doctor=("$python" -m lightsheet.cli.doctor --image "$image" --view "${views[@]}")
+exec_doctor=("$python" -m lightsheet.cli.operating.doctor --image "$image" --view "${views[@]}")
 [ -z "$output" ] || exec_doctor+=(--output "$output")
 [ -z "$engine" ] || exec_doctor+=(--engine "$engine")
 "${exec_doctor[@]}"

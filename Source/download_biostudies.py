@@ -1,6 +1,6 @@
 """Download the files of a study; see ``--help``."""
 
-from lightsheet.cli.download import main
+from lightsheet.cli.operating.download import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

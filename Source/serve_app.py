@@ -1,6 +1,6 @@
 """Serve the page in the browser; see ``--help``."""
 
-from lightsheet.cli.serve import main
+from lightsheet.cli.operating.serve import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

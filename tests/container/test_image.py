@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lightsheet.cli import simulate
-from lightsheet.cli.doctor import main as doctor
+from lightsheet.cli.operating.doctor import main as doctor
 from lightsheet.operate.container.contract import OUTPUT_FOLDER
 from lightsheet.operate.doctor.engine import Engine, Limits
 from lightsheet.operate.doctor.importer import has_panimg

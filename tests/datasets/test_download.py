@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from lightsheet.cli.download import main
+from lightsheet.cli.operating.download import main
 from lightsheet.datasets.download import http
 from lightsheet.datasets.download.listing import ListingError, of_list, plain_path
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightsheet.cli.apply import main as apply
-from lightsheet.cli.exchange import main_import
+from lightsheet.cli.operating.exchange import main_import
 from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import ModelError, NotFoundError
 from lightsheet.fuse.published import import_checkpoint

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from lightsheet.cli.doctor import main
 from lightsheet.cli.main import main as lightsheet
+from lightsheet.cli.operating.doctor import main
 from lightsheet.operate.container.contract import OUTPUT_FOLDER
 from lightsheet.operate.doctor.engine import Ended
 from lightsheet.operate.doctor.findings import check_result

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightsheet.cli.exchange import main
+from lightsheet.cli.operating.exchange import main
 from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.models.folder import open_model
 from lightsheet.runtimes import exchange

@@ -35,6 +35,7 @@ from lightsheet.volumes.remote.addresses import absolute, address_of
 
 if TYPE_CHECKING:
     from lightsheet.fuse.fuser import FileFuser
+    from lightsheet.operate.provenance.steps import Trace
 
 _RESULT_SUFFIX = {"tif": ".tif", "zarr": ".ome.zarr"}
 _KEPT_SUFFIXES = (".tif", ".tiff")
@@ -301,6 +302,18 @@ def _check(jobs: list[Job]) -> None:
             raise SettingsError(f"{job.view}: expected OUT to be another folder than that of the view")
 
 
+def _trace(settings: ApplySettings) -> "Trace | None":
+    from lightsheet.operate.provenance.steps import Trace  # not for --help
+
+    if address_of(settings.output) is not None:
+        return None  # nothing is left beside a result at an address
+    jobs = plan_jobs(settings)
+    results = [job.result for job in jobs if job.result.exists()]
+    models = [model for model in settings.model if model.is_dir()]
+    views = [job.view for job in jobs if address_of(job.view) is None]
+    return Trace(settings.output, list(dict.fromkeys(views)), results, models)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``apply_script.py`` with ``argv``."""
-    return run_command(ApplySettings, run, argv, prog="apply_script.py")
+    return run_command(ApplySettings, run, argv, prog="apply_script.py", trace=_trace)

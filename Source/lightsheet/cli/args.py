@@ -14,11 +14,12 @@ import re
 import signal
 import sys
 import threading
+import time
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
@@ -34,6 +35,9 @@ from lightsheet.core.files import explain_write_error, read_json_object
 from lightsheet.core.malloc import sleep_while_waiting
 from lightsheet.core.memory import is_out_of_memory, limit_memory
 from lightsheet.core.progress import log_to_stderr
+
+if TYPE_CHECKING:
+    from lightsheet.operate.provenance.steps import Trace
 
 S = TypeVar("S")
 
@@ -56,6 +60,7 @@ def run_command(
     *,
     prog: str,
     aliases: Mapping[str, int] | None = None,
+    trace: Callable[[S], "Trace | None"] | None = None,
 ) -> int:
     """Parse ``argv`` into ``settings_type``, run the command and return its exit code.
 
@@ -66,6 +71,7 @@ def run_command(
     argv : arguments without the program's name; default: those of the process
     prog : name shown in the help and before error messages
     aliases : published flags that stand for the positional argument of that number
+    trace : says what the command has read and written, for the record of its results (run.json)
 
     Returns
     -------
@@ -76,13 +82,18 @@ def run_command(
     sleep_while_waiting()
     _end_in_order()
     limit_memory()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = given = list(sys.argv[1:] if argv is None else argv)
+    started = time.time()
     try:
         arguments = _positional_from_aliases(_with_usual_values(arguments), aliases or {})
         arguments = _with_settings_file(arguments)
         arguments = _split_commas(arguments, settings_type)
         arguments = _join_signed(arguments)
-        return run(_parse(settings_type, arguments, prog))
+        settings = _parse(settings_type, arguments, prog)
+        code = run(settings)
+        if trace is not None:
+            _record(prog, given, settings, trace, started, code)
+        return code
     except LightsheetError as error:
         return _fail(prog, str(error))
     except Stopped as stop:
@@ -95,6 +106,24 @@ def run_command(
         if os.environ.get(DEBUG_VARIABLE):
             raise
         return _fail(prog, _line_for(error))
+
+
+def _record(
+    prog: str,
+    given: list[str],
+    settings: S,
+    trace: Callable[[S], "Trace | None"],
+    started: float,
+    code: int,
+) -> None:
+    """Keep how the results were made, beside them."""
+    from lightsheet.operate.provenance.steps import record  # not for --help
+
+    found = trace(settings)
+    if found is not None:
+        record(
+            prog.replace("_script.py", "").replace("_images.py", ""), given, settings, found, started, code
+        )
 
 
 def _line_for(error: Exception) -> str:

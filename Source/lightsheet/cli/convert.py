@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -33,7 +33,10 @@ from lightsheet.core.names import LABELS, frame_name, stem_of
 from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import LOG, log_to_stderr, track
 from lightsheet.volumes.info import Overrides, Selection
-from lightsheet.volumes.remote.addresses import absolute
+from lightsheet.volumes.remote.addresses import absolute, address_of
+
+if TYPE_CHECKING:
+    from lightsheet.operate.provenance.steps import Trace
 
 _H5_SUFFIXES = (".h5", ".hdf5")
 
@@ -319,6 +322,15 @@ def _start_worker(threads: int) -> None:
     log_to_stderr()
 
 
+def _trace(settings: ConvertCommand) -> "Trace":
+    from lightsheet.operate.provenance.steps import Trace  # not for --help
+
+    given = Overrides(settings.spacing_um, settings.channel, settings.study, select=settings.select)
+    jobs = plan(settings.input, settings.output, given)
+    sources = [job.source for job in jobs if address_of(job.source) is None]
+    return Trace(settings.output, list(dict.fromkeys(sources)), [job.target for job in jobs])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the process exit code."""
     return run_command(
@@ -327,4 +339,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv,
         prog="convert_images.py",
         aliases={"--input_file": 0, "--input_path": 0, "--output_path": 1},
+        trace=_trace,
     )

@@ -7,13 +7,22 @@ from collections.abc import Sequence
 SUBCOMMANDS = {
     "simulate": ("lightsheet.cli.simulate", "write simulated stacks: views, fused volumes, labels"),
     "movies": ("lightsheet.cli.cells.movies", "write simulated movies: images, masks, tracks, states"),
-    "download": ("lightsheet.cli.download", "files of a BioStudies accession or a list, resumed and checked"),
+    "download": (
+        "lightsheet.cli.operating.download",
+        "files of a BioStudies accession or a list, resumed and checked",
+    ),
     "convert": ("lightsheet.cli.convert", "TIFF or OME-Zarr to H5 with distance and light channels"),
     "splits": ("lightsheet.cli.splits", "lists for training, validation and test which do not leak"),
     "train": ("lightsheet.cli.train", "train a network on the lists, write a model folder"),
     "export": ("lightsheet.cli.export", "prepare models for fast prediction on CPUs"),
-    "exchange": ("lightsheet.cli.exchange", "write a model as ONNX, torch.export or for bioimage.io"),
-    "import": ("lightsheet.cli.exchange:main_import", "make a model folder of a published checkpoint"),
+    "exchange": (
+        "lightsheet.cli.operating.exchange",
+        "write a model as ONNX, torch.export or for bioimage.io",
+    ),
+    "import": (
+        "lightsheet.cli.operating.exchange:main_import",
+        "make a model folder of a published checkpoint",
+    ),
     "guard": ("lightsheet.cli.guard", "fit a model's guard, which keeps views it would spoil"),
     "choose": ("lightsheet.cli.choose", "tell which model an image gets, and why"),
     "adapt": ("lightsheet.cli.adapt", "adapt a model to one stack, or to a few pairs of its microscope"),
@@ -32,9 +41,10 @@ SUBCOMMANDS = {
         "check folders against the rules of the Cell Tracking Challenge",
     ),
     "evaluate": ("lightsheet.cli.evaluate", "scores and an HTML report"),
-    "serve": ("lightsheet.cli.serve", "a page in the browser on which all of this is tried"),
+    "verify": ("lightsheet.cli.operating.verify", "check results against their run.json, make them again"),
+    "serve": ("lightsheet.cli.operating.serve", "a page in the browser on which all of this is tried"),
     "project": ("lightsheet.cli.project", "maximum intensity projections of volumes"),
-    "doctor": ("lightsheet.cli.doctor", "try a container image before it is uploaded"),
+    "doctor": ("lightsheet.cli.operating.doctor", "try a container image before it is uploaded"),
 }
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -17,6 +17,9 @@ from lightsheet.core.errors import EXIT_OK, SettingsError
 from lightsheet.core.progress import LOG
 from lightsheet.runtimes.target import Device
 from lightsheet.volumes.info import Overrides
+
+if TYPE_CHECKING:
+    from lightsheet.operate.provenance.steps import Trace
 
 PROG = "classify_script.py"
 _MOST_SHOWN = 100
@@ -231,6 +234,17 @@ def run_predict(command: StatePredictCommand) -> int:
     return EXIT_OK
 
 
+def _trace(command: StatePredictCommand) -> "Trace":
+    from lightsheet.classify.movies import movie_files  # not for --help
+    from lightsheet.operate.provenance.steps import Trace, things_in
+
+    read = [one for path in (command.input, *command.volumes) if path for one in things_in(path)]
+    if command.input is not None and command.input.is_dir():
+        movie = movie_files(command.input, command.masks, command.lineage)
+        read = [*movie.images.values(), *movie.masks.values(), *([movie.lineage] if movie.lineage else [])]
+    return Trace(command.output, read, things_in(command.output), [command.model] if command.model else [])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``classify_script.py`` with ``argv``."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -242,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["train"]:
         return run_command(StateTrainCommand, run_train, rest, prog=f"{PROG} train")
     if words[:1] == ["predict"]:
-        return run_command(StatePredictCommand, run_predict, rest, prog=f"{PROG} predict")
+        return run_command(StatePredictCommand, run_predict, rest, prog=f"{PROG} predict", trace=_trace)
     sys.stdout.write(_USAGE)
     return 0 if words[:1] in (["-h"], ["--help"]) else 2
 

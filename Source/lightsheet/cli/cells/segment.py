@@ -20,6 +20,7 @@ from lightsheet.volumes.info import Overrides, Selection
 from lightsheet.volumes.remote.addresses import absolute
 
 if TYPE_CHECKING:
+    from lightsheet.operate.provenance.steps import Trace
     from lightsheet.segment.segmenters import Segmenters
 
 PROG = "segment_script.py"
@@ -184,6 +185,16 @@ def _kept_segmenters(command: PredictCommand) -> "Segmenters":
     return Segmenters(command.model, command.settings, command.dims)
 
 
+def _trace(command: PredictCommand) -> "Trace":
+    from lightsheet.operate.provenance.steps import Trace  # not for --help
+    from lightsheet.segment.names import outputs_for
+    from lightsheet.segment.segmenters import find_images
+
+    images = find_images(command.input, command.dims)
+    labels = [path for path in outputs_for(images, command.output) if path.exists()]
+    return Trace(command.output, images, labels, [command.model] if command.model else [])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``segment_script.py`` with ``argv``."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -194,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] == ["train"]:
         return run_command(TrainCommand, run_train, words[1:], prog=f"{PROG} train")
     if words[:1] == ["predict"]:
-        return run_command(PredictCommand, run_predict, words[1:], prog=f"{PROG} predict")
+        return run_command(PredictCommand, run_predict, words[1:], prog=f"{PROG} predict", trace=_trace)
     sys.stdout.write(_USAGE)
     return 0 if words[:1] in (["-h"], ["--help"]) else 2
 

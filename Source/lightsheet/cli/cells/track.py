@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -12,6 +12,9 @@ from lightsheet.core.errors import EXIT_OK
 from lightsheet.core.progress import LOG
 from lightsheet.track.settings import LinkSettings
 from lightsheet.volumes.info import Overrides, Selection
+
+if TYPE_CHECKING:
+    from lightsheet.operate.provenance.steps import Trace
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,16 @@ def run(command: TrackCommand) -> int:
     return EXIT_OK
 
 
+def _trace(command: TrackCommand) -> "Trace":
+    from lightsheet.operate.provenance.steps import Trace, things_in  # not for --help
+
+    states = [command.linking.states] if command.linking.states else []
+    return Trace(command.output, [*things_in(command.input), *states], things_in(command.output))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``track_script.py`` with ``argv``."""
-    return run_command(TrackCommand, run, argv, prog="track_script.py")
+    return run_command(TrackCommand, run, argv, prog="track_script.py", trace=_trace)
 
 
 if __name__ == "__main__":
