@@ -1,4 +1,4 @@
-"""The whole training as a flow of Metaflow: convert, split, train a model for each set, score, register.
+"""The whole training as a flow of Metaflow: convert, split, train each set, score, register, container.
 
 ::
 
@@ -11,10 +11,13 @@ Steps hand on paths, never volumes. As it stands it runs on this machine; ``--wi
 pip install "lightsheet[metaflow]"
 """
 
+import csv
 import json
 import math
+import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +30,11 @@ from lightsheet.cli import convert, evaluate, splits, train
 from lightsheet.cli.apply import main as apply
 from lightsheet.core.files import write_json
 from lightsheet.core.names import stem_of
+from lightsheet.operate.flows import run
 from lightsheet.volumes.reading import find_volumes
 
+ROOT = Path(__file__).resolve().parents[1]
 _VIEWS_A_TASK = 8
-
-
-def run(main: Callable[[list[str]], int], *words: object, allowed: Sequence[int] = (0,)) -> None:
-    """Run a command in this process; another exit code than allowed fails the step."""
-    code = main([str(word) for word in words])
-    if code not in allowed:
-        raise RuntimeError(
-            f"{main.__module__.rpartition('.')[2]} ended with exit code {code} (its message is above)"
-        )
 
 
 class TrainingFlow(FlowSpec):  # type: ignore[misc]
@@ -58,6 +54,9 @@ class TrainingFlow(FlowSpec):  # type: ignore[misc]
     image_groups = Parameter("image-groups", default="data/raw_image,data/surface_distance")
     seed = Parameter("seed", default=1337, type=int)
     mlflow = Parameter("mlflow", default="", help="address of a server, or 'local'; empty: none")
+    container = Parameter(
+        "container", default="none", help="gpu, cpu or slim: build the challenge's container at the end"
+    )
 
     @step
     def start(self) -> None:
@@ -90,7 +89,7 @@ class TrainingFlow(FlowSpec):  # type: ignore[misc]
 
     @step
     def split(self) -> None:
-        """Write lists that do not leak; each task trains one set."""
+        """Write lists that do not leak, which is audited; each task trains one set."""
         run(
             splits.main, f"{self.work}/converted", "--output_path", f"{self.work}/splits", "--seed", self.seed
         )
@@ -127,21 +126,57 @@ class TrainingFlow(FlowSpec):  # type: ignore[misc]
         run(apply, test, found, "--data_root", data, "--model", self.model)
         run(evaluate.main, "--prediction", found, "--csv", test, "--data_root", data, "--out", report)
         self.summary = str(report / "summary.csv")
-        self.next(self.gather)
+        self.next(self.register)
 
     @step
-    def gather(self, inputs: Any) -> None:
-        """Gather the models and their scores."""
+    def register(self, inputs: Any) -> None:
+        """Take the models that beat the view on images no training has seen; their scores go to MLflow.
+
+        Training itself has registered those that beat the model in place (--mlflow).
+        """
+        from lightsheet.operate.registry import log_evaluation
+
         self.work = inputs[0].work
-        self.models = {one.set: {"model": one.model, "summary": one.summary} for one in inputs}
+        self.models = {one.set: _judged(one.model, one.summary) for one in inputs}
+        good = Path(self.work, "good_models")
+        shutil.rmtree(good, ignore_errors=True)
+        for name, one in self.models.items():
+            if one["beats_the_view"]:
+                shutil.copytree(one["model"], good / Path(one["model"]).name)
+            if self.mlflow:
+                numbers = {"n_ssim_tf": one["n_ssim_tf"], "n_ssim_3d": one["n_ssim_3d"]}
+                told = log_evaluation(self.mlflow, f"test {name}", numbers, [Path(one["summary"])])
+                sys.stdout.write(f"{told}\n")
         write_json(Path(self.work) / "models.json", self.models)
+        self.next(self.build)
+
+    @step
+    def build(self) -> None:
+        """Build the challenge's container with these models, if that is wanted."""
+        good, script = Path(self.work, "good_models"), ROOT / "Build_Docker_ForGC.sh"
+        words = ["bash", str(script), "--models", str(good), "--output", f"{self.work}/container"]
+        self.command = shlex.join([*words, "--variant", "gpu"])
+        if self.container != "none":
+            if not good.is_dir():
+                raise RuntimeError("no model beats the view: there is nothing to put into a container")
+            subprocess.run([*words, "--variant", self.container], check=True)
         self.next(self.end)
 
     @step
     def end(self) -> None:
-        """Tell where all is, and how it becomes the challenge's container."""
+        """Tell where all is."""
         sys.stdout.write(json.dumps(self.models, indent=2) + "\n")
-        sys.stdout.write(f"the container: bash Build_Docker_ForGC.sh with the models of {self.work}/models\n")
+        if self.container == "none":
+            sys.stdout.write(f"the container: {self.command}\n")
+
+
+def _judged(model: str, summary: str) -> dict[str, Any]:
+    """Scores of a model on its test images, and whether they beat doing nothing."""
+    with Path(summary).open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["scope"] == "all"]
+    (ours,) = (row for row in rows if row["method"] == "prediction")
+    scores = {f"n_ssim_{reading}": float(ours[f"n_ssim_{reading}_mean"]) for reading in ("tf", "3d")}
+    return {"model": model, "summary": summary, **scores, "beats_the_view": min(scores.values()) > 0}
 
 
 if __name__ == "__main__":

@@ -69,6 +69,9 @@ def test_a_flow_that_was_killed_is_resumed(tmp_path: Path) -> None:
     for one in models.values():
         assert (Path(one["model"]) / "weights.safetensors").is_file()
         assert "identity" in Path(one["summary"]).read_text()
+        good = tmp_path / "work" / "good_models" / Path(one["model"]).name
+        assert good.is_dir() == one["beats_the_view"] == (min(one["n_ssim_tf"], one["n_ssim_3d"]) > 0)
+    assert "Build_Docker_ForGC.sh --models" in done.stdout
     # What was done before was not done again.
     assert {path: path.stat().st_mtime_ns for path in converted} == converted
     # Artifacts are paths and names: no volume has gone through Metaflow's store.
@@ -91,3 +94,38 @@ def test_a_flow_without_pairs_tells_so(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "expected volumes" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_is_watched_on_new_images(tmp_path: Path) -> None:
+    pytest.importorskip("metaflow", reason='Metaflow is not installed (pip install "lightsheet[metaflow]")')
+    words = ["--study", "1", "--channel", "nucleus", "--count", "5", "--shape", "24,64,64", "--seed", "77"]
+    assert simulate([str(tmp_path / "new"), *words]) == 0
+    (tmp_path / "new" / "bad_nucleus_angle.tif").write_bytes(b"no image")
+    environment = {**os.environ, "METAFLOW_USER": "test", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "Source" / "monitoring_flow.py"), "run", "--data-dir", "new"]
+    command += ["--model", str(ROOT / "resources" / "models" / "Study1_Nucleus"), "--work-dir", "work"]
+    more = ["--n-ssim-threshold", "0.99", "--fail-on-alarm", "True"]
+    done = subprocess.run(
+        [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0  # all are below the threshold
+    assert "--fail-on-alarm: Mean N_SSIM" in done.stdout + done.stderr
+    found = json.loads((tmp_path / "work" / "monitor.json").read_text())
+    assert len(found["scores"]) == 5 and all(-1 < score < 0.99 for score in found["scores"].values())
+    assert found["drift"]["alarm"] and len(found["drift"]["below"]) == 5
+    problems = {one["name"]: one["problem"] for one in found["images"]}
+    assert len(problems) == 6 and "expected a TIFF" in problems["bad_nucleus_angle.tif"]
+    assert "<svg" in (tmp_path / "work" / "report.html").read_text()
+
+
+def test_the_flow_has_a_short_name(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "--help"],
+        cwd=ROOT,
+        env={**os.environ, "METAFLOW_USER": "test", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "training_flow.py" in done.stdout + done.stderr

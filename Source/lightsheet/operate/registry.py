@@ -94,6 +94,32 @@ def _champion(client: Any, name: str) -> float | None:
         return None
 
 
+def champion_folder(name: str, address: str, room: Path) -> Path:
+    """Fetch the best registered version of a model, by its name; its folder.
+
+    Raises
+    ------
+    ModelError
+        When there is none of that name, or the server fails.
+    """
+    client_of(address)
+    try:
+        with _quiet(), _tracked(address) as mlflow:
+            fetched = mlflow.artifacts.download_artifacts(
+                f"models:/{name}@{CHAMPION}", dst_path=str(room / "registered" / name)
+            )
+    except Exception as error:
+        where = tracking_uri(address)
+        raise ModelError(
+            f"{name}: expected a model folder, or the name of a registered model, got neither here nor at "
+            f"{where} ({one_line(error)[:200]})"
+        ) from error
+    found = sorted(Path(fetched).rglob("settings.json"))
+    if not found:
+        raise ModelError(f"{name}: expected a model folder in the registered model, got none")
+    return found[0].parent
+
+
 def _signature(mlflow: Any) -> Any:
     from mlflow.types.schema import ColSpec, Schema  # an extra
 

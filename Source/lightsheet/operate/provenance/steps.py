@@ -203,18 +203,15 @@ def known(path: Path) -> Known:
 
 
 def _all_known(paths: Sequence[Path], base: Path, before: Mapping[str, Known]) -> dict[str, Known]:
-    """Look at all that are there; those that an earlier record knows, by size and time, are not read again."""
+    """Look at all that are there; those that an earlier record knows by size and time are not read again."""
     found = {}
     for path in paths:
         if not path.exists():
             continue
-        name = _relative(path, base)
-        earlier, stat = before.get(name), path.stat()
-        as_before = earlier is not None and (earlier.size, earlier.mtime_ns) == (
-            stat.st_size,
-            stat.st_mtime_ns,
-        )
-        if earlier is not None and as_before and path.is_file():
+        name, stat = _relative(path, base), path.stat()
+        earlier = before.get(name)
+        now = stat.st_size, stat.st_mtime_ns
+        if earlier is not None and path.is_file() and (earlier.size, earlier.mtime_ns) == now:
             found[name] = earlier
         else:
             found[name] = known(path)
