@@ -1,4 +1,4 @@
-"""``python -m training run --dataset-dir data/raw ...``: the flow of Source/training_flow.py by a short name."""
+"""``python -m training run --dataset-dir data/raw``: the flow of Source/training_flow.py by a short name."""
 
 import os
 import sys

@@ -7,8 +7,9 @@
 
 Images are NAME_angle, with NAME_fused beside them where there are; without these, what images are like is
 compared and nothing is scored. Writes monitor.json and report.html; numbers and both files go to MLflow
-where --mlflow says so, and a model may be given as the name that it is registered under there. The last step
-fails with --fail-on-alarm if somebody should look, as a scheduler wants it. Needs: pip install "lightsheet[metaflow]"
+where --mlflow says so, and a model may be given as the name that it is registered under there. The last
+step fails with --fail-on-alarm if somebody should look, as a scheduler wants it.
+Needs: pip install "lightsheet[metaflow]"
 """
 
 import csv

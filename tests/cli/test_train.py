@@ -1,5 +1,6 @@
 """``train_script.py`` as a user types it: the published flags, one-line errors, Ctrl-C and going on."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -130,20 +131,42 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert open_model(tmp_path / "model").settings.training["steps"] >= 3
 
 
+def rows(logs: Path) -> list[dict[str, float]]:
+    with (logs / "metrics.csv").open(newline="") as stream:
+        return [
+            {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
+        ]
+
+
 @pytest.mark.slow
-def test_two_devices_train_the_same_samples_together(tmp_path: Path) -> None:
-    """Distributed data parallel, two processes on the CPU."""
+@pytest.mark.parametrize("launcher", ["python", "torchrun"])
+def test_two_processes_train_as_one_with_the_doubled_batch(tmp_path: Path, launcher: str) -> None:
+    """Distributed data parallel by gloo: the same samples, losses and scores, but for rounding."""
     write_lists(tmp_path)
-    command = flags(tmp_path, "--accelerator=cpu", "--devices=2", "--epochs=1", "--samples_per_epoch=4")
+    more = ["--accelerator=cpu", "--precision=fp32", "--epochs=3", "--samples_per_epoch=8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert result.returncode in (0, 1), result.stderr
-    model = open_model(tmp_path / "model")
-    assert model.settings.training["steps"] == 2
-    assert (tmp_path / "model.training" / "metrics.csv").read_text().splitlines()[-1].split(",")[2] == "4"
+    begin = [sys.executable, str(SCRIPT)]
+    if launcher == "torchrun":
+        begin = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            str(SCRIPT),
+        ]
+    for name, words, devices, batch in (("two", begin, 2, 1), ("one", [sys.executable, str(SCRIPT)], 1, 2)):
+        command = flags(tmp_path, *more, f"--devices={devices}", f"--batch_size={batch}")
+        command[command.index(str(tmp_path / "model"))] = str(tmp_path / name)
+        result = subprocess.run(
+            [*words, *command], stderr=subprocess.PIPE, text=True, check=False, env=environment, timeout=240
+        )
+        # torchrun itself ends with 1 where a training does not beat the view; both write the folder.
+        assert result.returncode in (0, 1), result.stderr
+    two, one = (rows(tmp_path / f"{name}.training") for name in ("two", "one"))
+    assert [row["samples"] for row in two] == [row["samples"] for row in one] == [0, 8, 16, 24]
+    for name in ("loss", "n_ssim_tf", "n_ssim_3d"):
+        ours, theirs = ([row[name] for row in some if name in row] for some in (two, one))
+        assert ours == pytest.approx(theirs, rel=2e-4, abs=2e-5)
+    assert one[-1]["loss"] != one[1]["loss"]
+    assert open_model(tmp_path / "two").settings.training["steps"] == 12

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -13,7 +13,7 @@ from lightsheet.networks import VolumeNetwork
 from lightsheet.training.course import Course, WeightAverage, rate_factor
 from lightsheet.training.precision import DTYPES, Arithmetic
 from lightsheet.training.settings import TrainerSettings
-from lightsheet.training.task import Batch, Task
+from lightsheet.training.task import Batch, Loss, Task
 from lightsheet.training.watch import Watch, largest_gradient
 
 _STEPS_BETWEEN_LOOKS = 5
@@ -60,7 +60,7 @@ class TrainingState:
         self._set_rate()
         with torch.autocast(self._fabric.device.type, self._dtype, enabled=self._dtype != torch.float32):
             loss = self._task.loss(self._wrapped(batch[0]), batch)
-        self._note(float(loss.total.detach()), {name: float(v.detach()) for name, v in loss.terms.items()})
+        self._note(*self._of_all_devices(loss))
         self._optimizer.zero_grad()
         self._fabric.backward(self._scaler.scale(loss.total))
         self._scaler.unscale_(self._optimizer)
@@ -81,6 +81,14 @@ class TrainingState:
         factor = rate_factor(self._settings.schedule, self.course.step, progress) * self.watch.rate_scale
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * factor
+
+    def _of_all_devices(self, loss: Loss) -> tuple[float, dict[str, float]]:
+        """Return the loss and its terms, of several devices the means: all then decide alike about the run."""
+        values = torch.stack([loss.total.detach(), *(value.detach() for value in loss.terms.values())]).float()
+        if self._fabric.world_size > 1:
+            values = cast("Tensor", self._fabric.all_reduce(values, reduce_op="mean"))
+        total, *terms = values.tolist()
+        return total, dict(zip(loss.terms, terms, strict=True))
 
     def _note(self, loss: float, terms: dict[str, float]) -> None:
         self.last_loss = loss
