@@ -22,6 +22,7 @@ from lightsheet.models.candidates import Candidate, compare
 from lightsheet.models.fingerprint import kinds_of
 from lightsheet.models.folder import SETTINGS, ModelFolder, open_model
 from lightsheet.models.kinds import ChannelVerdict, decide_channel
+from lightsheet.models.shipped import resources_folder
 from lightsheet.specimen.measure import measure
 from lightsheet.specimen.texture import Features
 from lightsheet.volumes.info import VolumeInfo
@@ -30,7 +31,6 @@ from lightsheet.volumes.lazy import LazyVolume
 MODELS_VARIABLE = "LIGHTSHEET_MODELS"
 SURE_ENOUGH = 0.5
 """Probability from which a model for one study is taken rather than a generalist."""
-_CHECKOUT = Path(__file__).resolve().parents[3]
 # Order of preference among the models for a channel.
 _FOR_STUDY, _GENERALIST, _OTHER_STUDY = range(3)
 _MOST_NAMED, _LEAST_SAY = 3, 0.3
@@ -77,9 +77,9 @@ class Choice:
 
 
 def shipped_models_folder() -> Path:
-    """Return ``resources/models`` of the checkout, or the folder named by ``LIGHTSHEET_MODELS``."""
+    """Return ``resources/models`` as shipped, or the folder named by ``LIGHTSHEET_MODELS``."""
     given = os.environ.get(MODELS_VARIABLE)
-    return Path(given) if given else _CHECKOUT / "resources" / "models"
+    return Path(given) if given else resources_folder() / "models"
 
 
 def shipped_models(folder: Path | None = None) -> list[ModelFolder]:

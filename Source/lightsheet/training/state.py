@@ -83,8 +83,10 @@ class TrainingState:
             group["lr"] = self._settings.learning_rate * factor
 
     def _of_all_devices(self, loss: Loss) -> tuple[float, dict[str, float]]:
-        """Return the loss and its terms, of several devices the means: all then decide alike about the run."""
-        values = torch.stack([loss.total.detach(), *(value.detach() for value in loss.terms.values())]).float()
+        """Return the loss and its terms, of several devices their means, by which all decide alike."""
+        values = torch.stack(
+            [loss.total.detach(), *(value.detach() for value in loss.terms.values())]
+        ).float()
         if self._fabric.world_size > 1:
             values = cast("Tensor", self._fabric.all_reduce(values, reduce_op="mean"))
         total, *terms = values.tolist()

@@ -43,6 +43,11 @@ class Cluster:
         self._client = client
 
     @property
+    def dashboard(self) -> str:
+        """Address of the page on which the work is watched."""
+        return str(self._client.dashboard_link)
+
+    @property
     def threads(self) -> int:
         """Jobs that can be done at the same time; 1 while no worker is there yet."""
         return max(1, sum(int(worker["nthreads"]) for worker in self._workers()))
@@ -151,7 +156,7 @@ def connected(scheduler: str) -> Iterator[Cluster]:
         stack.callback(client.close)
         _check_versions(client, scheduler)
         cluster = Cluster(client)
-        LOG.info("cluster: %d workers; dashboard %s", len(cluster._workers()), client.dashboard_link)
+        LOG.info("cluster: %d workers; dashboard %s", len(cluster._workers()), cluster.dashboard)
         yield cluster
 
 

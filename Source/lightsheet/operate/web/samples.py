@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightsheet.core.errors import NotFoundError
+from lightsheet.models.shipped import resources_folder
 
 FOLDER_VARIABLE = "LIGHTSHEET_SAMPLES"
 SAMPLES: dict[str, dict[str, Any]] = {
@@ -20,9 +21,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
 
 
 def samples_folder() -> Path:
-    """Return the folder of the samples: resources/samples of the checkout, or that of `FOLDER_VARIABLE`."""
+    """Return the folder of the samples: resources/samples as shipped, or that of `FOLDER_VARIABLE`."""
     given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given) if given else Path(__file__).parents[4] / "resources" / "samples"
+    return Path(given) if given else resources_folder() / "samples"
 
 
 def sample_path(name: str) -> Path:
