@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-durations check bench bench-real bench-reconstruct bench-quality models segmenter segmenter-planes states container \
+.PHONY: help demo test test-slow test-all test-durations check bench bench-real bench-reconstruct bench-quality models segmenter segmenter-planes states container wheel site \
 	test-container test-engine test-lowest lock clean
 
 help: ## list the targets
@@ -31,7 +31,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 QUICK := not slow and not bench
 test test-slow test-all test-lowest: export OMP_NUM_THREADS = 1
 
-test: .venv/.ready-dev ## the tests of every capability (about six minutes on two cores)
+test: .venv/.ready-dev ## the tests of every capability (about five minutes on two cores)
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(QUICK)' $(TESTS)
 
 test-slow: .venv/.ready-dev ## what 'make test' leaves out: long tests, benchmark scripts, more files damaged at random
@@ -78,6 +78,12 @@ segmenter-planes: .venv/.ready ## train resources/models/Segment_Nuclei2D, on re
 
 states: .venv/.ready ## train resources/models/NucleusState, on simulated movies (half an hour on two cores)
 	$(BIN)/python -m recipes.states
+
+wheel: .venv/.ready-dev ## sdist and wheel in dist, models inside; the version is that of the git tag
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+site: .venv/.ready-dev ## the pages of docs as a site, in site
+	$(BIN)/mkdocs build
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock' --override Docker/without_torch.txt $(if $(UPGRADE),--upgrade)

@@ -220,7 +220,7 @@ def faulty_server(content: dict[str, bytes], rng: random.Random) -> Iterator[str
             with contextlib.suppress(OSError):
                 for at in range(first, stop, 200_000):
                     self.wfile.write(data[at : min(at + 200_000, stop)])
-                    time.sleep(0.02)
+                    time.sleep(0.1)
             if stop < len(data):
                 self.close_connection = True
 
