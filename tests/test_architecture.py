@@ -69,6 +69,8 @@ def sources() -> dict[str, str]:
     """Text of every file of the package by the name of its module."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "_version.py":  # made by the build
+            continue
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text(encoding="utf-8")
     return found

@@ -19,8 +19,8 @@ from synthetic import embryo, write_tiff
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("torch", "openvino")
-# Loaded only where they are installed, by openvino, numba and numpy's f2py.
-OPTIONAL = {"absl", "cffi", "_cffi_backend", "pycparser", "charset_normalizer"}
+# Loaded only where they are installed, by openvino, numba, numcodecs, tqdm and numpy's f2py.
+OPTIONAL = {"absl", "cffi", "_cffi_backend", "pycparser", "charset_normalizer", "colorama", "msgpack"}
 NEVER = ("lightning", "torchmetrics", "matplotlib", "tensorboard", "tyro", "skimage", "SimpleITK", "edt")
 # Prints the modules that a run has loaded, by their top-level names.
 SCRIPT = """
