@@ -35,6 +35,8 @@ from lightsheet.volumes.reading import read_volume, write_volume
 
 KINDS = ("worker", "command", "download", "flow")
 _LONGEST_S = 300.0
+LOG = Path("faults.log")
+"""What the commands say, all of them."""
 # Of a flow, what holds times or differs between any two runs.
 _OF_A_RUN = ("settings.json", "README.md", "metrics.csv", "parity.json", "run.json")
 
@@ -284,10 +286,10 @@ def fresh(bench: Bench, *, make: bool = False) -> Path:
 def start(command: list[str], folder: Path | None = None, **changes: str) -> "subprocess.Popen[bytes]":
     """Start a command in a session of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        command, stdout=quiet, stderr=quiet, cwd=folder, env=environment, start_new_session=True
-    )
+    with LOG.open("ab") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
+        )
 
 
 def files(folder: Path) -> dict[str, str]:

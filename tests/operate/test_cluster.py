@@ -252,8 +252,8 @@ def test_what_is_not_made_by_regions_is_told(model: Path) -> None:
 
 def test_workers_of_another_version_are_refused() -> None:
     class Other:
-        def run(self, _: object) -> dict[str, Any]:
-            return {"tcp://w:1": ("0.0.1", "3.9")}
+        def run(self, _: object, on_error: str) -> dict[str, Any]:
+            return {"tcp://w:0": OSError("it has ended"), "tcp://w:1": ("0.0.1", "3.9")}
 
     with pytest.raises(SettingsError, match=r"at tcp://w:1, got lightsheet 0.0.1 on Python 3.9"):
         clusters._check_versions(Other(), "tcp://s:1")
