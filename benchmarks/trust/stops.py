@@ -28,7 +28,7 @@ from benchmarks.common import ROOT, say, table
 
 COMMANDS = ("apply", "apply to zarr", "physics", "convert", "convert, 2 workers", "train")
 # What differs between any two runs, or belongs to going on.
-_OF_A_RUN = ("settings.json", "README.md", "metrics.csv", "last.ckpt", "parity.json")
+_OF_A_RUN = ("settings.json", "README.md", "metrics.csv", "last.ckpt", "parity.json", "run.json")
 _ENDS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
 _LONGEST_S = 300.0
 _LIVES_ON_S = 10.0
