@@ -29,7 +29,7 @@ def test_each_time_point_of_the_chosen_channel_is_converted(tmp_path: Path) -> N
     assert convert([str(tmp_path / "x_angle.tif"), str(tmp_path / "h5"), *flags]) == 0
     names = sorted(path.name for path in (tmp_path / "h5").iterdir())
     assert names == ["run.json", "x_t0000_angle.h5", "x_t0001_angle.h5", "x_t0002_angle.h5"]
-    for time, name in enumerate(names):
+    for time, name in enumerate(names[1:]):
         converted = ConvertedVolume(tmp_path / "h5" / name)
         whole = (slice(0, data.shape[2]), slice(0, data.shape[3]), slice(0, data.shape[4]))
         np.testing.assert_array_equal(converted.counts(whole), data[time, 1])
