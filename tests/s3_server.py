@@ -5,7 +5,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
+
+moto = pytest.importorskip("moto.server", reason="moto is not installed (pip install 'moto[server]')")
+pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'lightsheet[cloud]')")
 
 KEY, SECRET = "AKIDTESTKEY", "a-very-secret-key"
 
@@ -17,7 +19,7 @@ def s3_server(patch: pytest.MonkeyPatch, *buckets: str) -> Iterator[str]:
     import s3fs
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
