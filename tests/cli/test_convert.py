@@ -25,7 +25,8 @@ def stacks(tmp_path: Path) -> Path:
 
 
 def h5_files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith("run.json")]
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 EVERYTHING = ["a/image_0_nucleus_angle.h5", "a/image_0_nucleus_fused.h5", "b/c/image_1_membrane_angle.h5"]

@@ -107,7 +107,8 @@ def test_convert(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stack(tmp_path / "in" / f"{GOOD}_angle.tif")
     assert convert.main([str(tmp_path / "in"), str(tmp_path / "out")]) == 1
     check_lines(capfd.readouterr().err, names)
-    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [f"{GOOD}_angle.h5"]
+    made = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert made == [f"{GOOD}_angle.h5", "run.json"]
 
 
 def test_apply(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +120,8 @@ def test_apply(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = [str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(tmp_path / "model")]
     assert apply.main(arguments) == 1
     check_lines(capfd.readouterr().err, names)
-    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [f"{GOOD}_angle.tif"]
+    made = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert made == [f"{GOOD}_angle.tif", "run.json"]
 
 
 def test_evaluate(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -307,11 +307,11 @@ def _trace(settings: ApplySettings) -> "Trace | None":
 
     if address_of(settings.output) is not None:
         return None  # nothing is left beside a result at an address
-    jobs = plan_jobs(settings)
-    results = [job.result for job in jobs if job.result.exists()]
+    # Only what a result was made of: others may be pipes, or as large as they say to be.
+    jobs = [job for job in plan_jobs(settings) if job.result.exists()]
     models = [model for model in settings.model if model.is_dir()]
     views = [job.view for job in jobs if address_of(job.view) is None]
-    return Trace(settings.output, list(dict.fromkeys(views)), results, models)
+    return Trace(settings.output, list(dict.fromkeys(views)), [job.result for job in jobs], models)
 
 
 def main(argv: list[str] | None = None) -> int:

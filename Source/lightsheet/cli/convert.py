@@ -326,7 +326,8 @@ def _trace(settings: ConvertCommand) -> "Trace":
     from lightsheet.operate.provenance.steps import Trace  # not for --help
 
     given = Overrides(settings.spacing_um, settings.channel, settings.study, select=settings.select)
-    jobs = plan(settings.input, settings.output, given)
+    # Only what a file was made of: others may be pipes, or as large as they say to be.
+    jobs = [job for job in plan(settings.input, settings.output, given) if job.target.exists()]
     sources = [job.source for job in jobs if address_of(job.source) is None]
     return Trace(settings.output, list(dict.fromkeys(sources)), [job.target for job in jobs])
 

@@ -17,7 +17,7 @@ from lightsheet.core.progress import LOG
 from lightsheet.segment.planar.settings import PlanarTraining
 from lightsheet.segment.settings import SegmentSettings, SegmentTraining
 from lightsheet.volumes.info import Overrides, Selection
-from lightsheet.volumes.remote.addresses import absolute
+from lightsheet.volumes.remote.addresses import absolute, address_of
 
 if TYPE_CHECKING:
     from lightsheet.operate.provenance.steps import Trace
@@ -191,8 +191,10 @@ def _trace(command: PredictCommand) -> "Trace":
     from lightsheet.segment.segmenters import find_images
 
     images = find_images(command.input, command.dims)
-    labels = [path for path in outputs_for(images, command.output) if path.exists()]
-    return Trace(command.output, images, labels, [command.model] if command.model else [])
+    pairs = zip(images, outputs_for(images, command.output), strict=True)
+    done = [(image, labels) for image, labels in pairs if labels.exists() and address_of(image) is None]
+    models = [command.model] if command.model else []
+    return Trace(command.output, [image for image, _ in done], [labels for _, labels in done], models)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -206,8 +206,8 @@ def _all_known(paths: Sequence[Path], base: Path, before: Mapping[str, Known]) -
     """Look at all that are there; those that an earlier record knows by size and time are not read again."""
     found = {}
     for path in paths:
-        if not path.exists():
-            continue
+        if not (path.is_file() or path.is_dir()):
+            continue  # gone, or a pipe, which would not end
         name, stat = _relative(path, base), path.stat()
         earlier = before.get(name)
         now = stat.st_size, stat.st_mtime_ns
