@@ -21,22 +21,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.common import ROOT, say, table
 from lightsheet.cli.simulate import main as simulate
+from lightsheet.operate.cluster.cluster import local_workers
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import read_volume, write_volume
 
 KINDS = ("worker", "command", "download", "flow")
 _LONGEST_S = 300.0
-LOG = Path("faults.log")
-"""What the commands say, all of them."""
 # Of a flow, what holds times or differs between any two runs.
 _OF_A_RUN = ("settings.json", "README.md", "metrics.csv", "parity.json", "run.json")
 
@@ -51,6 +49,16 @@ class Bench:
     def script(self, name: str, *words: object) -> list[str]:
         """Command line of a script."""
         return [sys.executable, str(ROOT / "Source" / name), *map(str, words)]
+
+    def start(
+        self, command: list[str], folder: Path | None = None, **changes: str
+    ) -> "subprocess.Popen[bytes]":
+        """Start a command in a session of its own; what it says is kept beside the results."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+        with (self.room / "commands.log").open("ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
+            )
 
     def fuse(self, result: Path, scheduler: str) -> list[str]:
         """Fuse the volume by regions."""
@@ -97,72 +105,76 @@ def prepare(bench: Bench) -> None:
     write_volume(bench.room / "v_angle.ome.zarr", view.data, info)
 
 
-def workers_killed(bench: Bench, count: int) -> tuple[int, int, float]:
-    """Kill one of two workers at a random moment of each run."""
-    prepare(bench)
-    with local_cluster() as (cluster, address):
-        whole, took = reference(bench, address)
-        same = stale = 0
-        for _ in range(count):
-            result = fresh(bench)
-            process = start(bench.fuse(result, address))
-            time.sleep(bench.rng.uniform(0.3, 0.9) * took)
-            with contextlib.suppress(ProcessLookupError, StopIteration):
-                os.kill(
-                    bench.rng.choice([one.pid for one in cluster.workers.values() if one.pid]), signal.SIGKILL
-                )
-            code = process.wait(_LONGEST_S)
-            same += code == 0 and files(result) == whole
-            stale += len(left(result.parent))
+Kill = Callable[["subprocess.Popen[bytes]"], None]
+
+
+def tried(
+    bench: Bench,
+    count: int,
+    command: Callable[[Path], list[str]],
+    found: Callable[[Path], dict[str, str]],
+    kill: Kill,
+    *,
+    again: bool,
+) -> tuple[int, int, float]:
+    """Disturb a command at a random moment, so often: same results, stale files, seconds of it undisturbed.
+
+    Parameters
+    ----------
+    command : that makes a result at a place
+    found : digests of the result there
+    kill : disturbs the command that runs
+    again : give the command once more
+    """
+    for _ in range(2):  # the second time, when all is loaded
+        result, started = fresh(bench), time.monotonic()
+        if bench.start(command(result)).wait(_LONGEST_S) != 0:
+            raise RuntimeError("expected the undisturbed run to end well")
+        whole, took = found(result), time.monotonic() - started
+    same = stale = 0
+    for _ in range(count):
+        result = fresh(bench)
+        process = bench.start(command(result))
+        time.sleep(bench.rng.uniform(0.2, 0.95) * took)
+        kill(process)
+        code = process.wait(_LONGEST_S)
+        if again:
+            code = bench.start(command(result)).wait(_LONGEST_S)
+        same += code == 0 and found(result) == whole
+        stale += len(left(result.parent))
     return same, stale, took
+
+
+def kill_it(process: "subprocess.Popen[bytes]") -> None:
+    """Kill the command itself."""
+    process.kill()
+
+
+def workers_killed(bench: Bench, count: int) -> tuple[int, int, float]:
+    """Kill one of two workers."""
+    prepare(bench)
+    with local_workers(2) as cluster:
+
+        def kill_one(_: "subprocess.Popen[bytes]") -> None:
+            there = [one.pid for one in cluster.workers.values() if one.pid]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(bench.rng.choice(there), signal.SIGKILL)
+
+        address = cluster.scheduler_address
+        return tried(bench, count, lambda at: bench.fuse(at, address), files, kill_one, again=False)
 
 
 def commands_killed(bench: Bench, count: int) -> tuple[int, int, float]:
     """Kill the command that leads the workers, and give it again."""
     prepare(bench)
-    with local_cluster() as (_, address):
-        whole, took = reference(bench, address)
-        same = stale = 0
-        for _ in range(count):
-            result = fresh(bench)
-            process = start(bench.fuse(result, address))
-            time.sleep(bench.rng.uniform(0.2, 0.95) * took)
-            process.kill()
-            process.wait()
-            code = start(bench.fuse(result, address)).wait(_LONGEST_S)
-            same += code == 0 and files(result) == whole
-            stale += len(left(result.parent))
-    return same, stale, took
-
-
-def reference(bench: Bench, address: str) -> tuple[dict[str, str], float]:
-    """Files of a run that is not disturbed, and the seconds it takes; the second run, when all is loaded."""
-    for _ in range(2):
-        result, started = fresh(bench), time.monotonic()
-        if start(bench.fuse(result, address)).wait(_LONGEST_S) != 0:
-            raise RuntimeError("expected the undisturbed run to end well")
-        took = time.monotonic() - started
-    return files(result), took
-
-
-@contextlib.contextmanager
-def local_cluster() -> Iterator[tuple[Any, str]]:
-    """Two workers of a core each."""
-    import logging
-
-    from distributed import LocalCluster
-
-    quiet = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, env=quiet, silence_logs=logging.CRITICAL
-    ) as cluster:
-        yield cluster, cluster.scheduler_address
+    with local_workers(2) as cluster:
+        address = cluster.scheduler_address
+        return tried(bench, count, lambda at: bench.fuse(at, address), files, kill_it, again=True)
 
 
 def downloads_killed(bench: Bench, count: int) -> tuple[int, int, float]:
     """Kill a download, and give it again; the server fails now and then."""
     content = {f"file_{n}.bin": np.random.default_rng(n).bytes(3_000_000) for n in range(4)}
-    wanted = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     with faulty_server(content, bench.rng) as address:
         lists = bench.room / "addresses.txt"
         lists.write_text("".join(f"{address}/{name}\n" for name in content), encoding="utf-8")
@@ -170,21 +182,12 @@ def downloads_killed(bench: Bench, count: int) -> tuple[int, int, float]:
         def command(target: Path) -> list[str]:
             return bench.script("download_biostudies.py", "--output-dir", target, "--urls", lists)
 
-        target, started = fresh(bench), time.monotonic()
-        start(command(target)).wait(_LONGEST_S)
-        took = time.monotonic() - started
-        same = stale = 0
-        for _ in range(count):
-            target = fresh(bench)
-            process = start(command(target))
-            time.sleep(bench.rng.uniform(0.2, 0.95) * took)
-            process.kill()
-            process.wait()
-            code = start(command(target)).wait(_LONGEST_S)
+        def found(target: Path) -> dict[str, str]:
             got = {name: digest for name, digest in files(target).items() if name.endswith(".bin")}
-            same += code == 0 and got == wanted
-            stale += len(left(target))
-    return same, stale, took
+            right = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+            return got if got == right else {}
+
+        return tried(bench, count, command, found, kill_it, again=True)
 
 
 @contextlib.contextmanager
@@ -246,7 +249,7 @@ def flows_killed(bench: Bench, count: int) -> tuple[int, int, float]:
         tiny += ["--feat-channels", "4"]
         more = ["--dataset-dir", str(raw), "--work-dir", "work", *tiny] if words == ("run",) else []
         changes = {"HOME": str(home), "METAFLOW_USER": "benchmark"}
-        return start(bench.script("training_flow.py", *words, *more), folder=home, **changes)
+        return bench.start(bench.script("training_flow.py", *words, *more), folder=home, **changes)
 
     def models(home: Path) -> dict[str, str]:
         return {
@@ -281,15 +284,6 @@ def fresh(bench: Bench, *, make: bool = False) -> Path:
     if make:
         (room / "home").mkdir()
     return room / ("home" if make else "result.ome.zarr")
-
-
-def start(command: list[str], folder: Path | None = None, **changes: str) -> "subprocess.Popen[bytes]":
-    """Start a command in a session of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
-    with LOG.open("ab") as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
-        )
 
 
 def files(folder: Path) -> dict[str, str]:

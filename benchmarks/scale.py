@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.common import ROOT, Bars, say, table
+from lightsheet.operate.cluster.cluster import Cluster, local_workers
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import write_volume
 
@@ -83,7 +83,8 @@ def weak(room: Path, kind: str, count: int, arguments: argparse.Namespace) -> fl
             volume(source / f"v{number}_angle.ome.zarr", planes, side, number)
     else:
         source = volume(room / f"volume_{count}_angle.ome.zarr", planes * count, side, count)
-    with workers(count) as address:
+    with local_workers(count, threads=1) as cluster:
+        address = cluster.scheduler_address
         warm = volume(room / "warm_angle.ome.zarr", 32, 128, 0)
         for number in range(count):  # models are loaded and loops compiled
             apply(
@@ -102,40 +103,16 @@ def weak(room: Path, kind: str, count: int, arguments: argparse.Namespace) -> fl
         return time.perf_counter() - started
 
 
-def workers(count: int) -> Any:
-    """Workers of one core each; a context manager that gives the scheduler's address."""
-    import contextlib
-    import logging
-
-    from distributed import LocalCluster
-
-    @contextlib.contextmanager
-    def made() -> Any:
-        quiet = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
-        with LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            dashboard_address=None,
-            env=quiet,
-            silence_logs=logging.CRITICAL,
-        ) as cluster:
-            yield cluster.scheduler_address
-
-    return made()
-
-
 def overhead_of_a_job(jobs: int = 500) -> float:
     """Seconds of the leading process and the scheduler for a job that does nothing."""
     from distributed import Client
 
-    from lightsheet.operate.cluster.cluster import Cluster, version_here
-
-    with workers(1) as address, Client(address, set_as_default=False) as client:
+    with local_workers(1, threads=1) as local, Client(local, set_as_default=False) as client:
         cluster = Cluster(client)
         list(cluster.each(_nothing, list(range(20))))
         started = time.perf_counter()
         done = list(cluster.each(_nothing, list(range(jobs))))
-        if len(done) != jobs or not version_here():
+        if len(done) != jobs:
             raise RuntimeError("expected all jobs to be done")
         return (time.perf_counter() - started) / jobs
 

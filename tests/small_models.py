@@ -1,12 +1,20 @@
-"""Model folders of tiny networks, for tests of commands that fuse."""
+"""Model folders of tiny networks and a view for them, for tests of commands that fuse."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
 from lightsheet.networks import VolumeNetwork, build
+
+
+def ball_in_noise(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Counts (Z, Y, X) of a bright ball in camera noise."""
+    middle = (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
+    ball = (((np.indices(shape) - middle) / (0.35 * np.array(shape).reshape(3, 1, 1, 1))) ** 2).sum(0) < 1
+    return (100 + 3000 * ball + np.random.default_rng(seed).integers(0, 300, shape)).astype(np.uint16)
 
 
 def make_network(network: dict[str, object], *, trained: bool, seed: int = 0) -> VolumeNetwork:

@@ -17,24 +17,18 @@ from lightsheet.evaluate.seams import cuts_of_provenance
 from lightsheet.runtimes.torch_runtime import TorchRuntime
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import read_volume, write_volume
-from small_models import make_model, make_network
+from small_models import ball_in_noise, make_model, make_network
 from tiers import slow
 
 SPACING = (2.0, 0.5, 0.4)
+SHAPE = (12, 30, 27)
 ROOT = Path(__file__).parents[2]
-
-
-def counts(seed: int = 0, shape: tuple[int, int, int] = (12, 30, 27)) -> np.ndarray:
-    """A bright ball in camera noise."""
-    middle = (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
-    ball = (((np.indices(shape) - middle) / (0.35 * np.array(shape).reshape(3, 1, 1, 1))) ** 2).sum(0) < 1
-    return (100 + 3000 * ball + np.random.default_rng(seed).integers(0, 300, shape)).astype(np.uint16)
 
 
 def write_view(
     path: Path, seed: int = 0, channel: str | None = "nucleus", study: int | None = 1
 ) -> np.ndarray:
-    data = counts(seed)
+    data = ball_in_noise(seed, SHAPE)
     info = VolumeInfo(str(path), data.shape, "uint16", SPACING, channel, study, {"operator": "Ada"})  # type: ignore[arg-type]
     write_volume(path, data, info)
     return data
@@ -233,7 +227,7 @@ def test_converted_files_give_what_their_tiff_gives(
     # The distance is stored with three decimals or so.
     assert np.abs(one.data.astype(int) - two.data).max() <= 2
     assert two.info.spacing_um == SPACING
-    assert np.abs(two.data - counts().astype(float)).mean() > 10
+    assert np.abs(two.data - ball_in_noise(0, SHAPE).astype(float)).mean() > 10
 
 
 @pytest.mark.parametrize(
@@ -256,7 +250,7 @@ def test_a_view_without_information_is_refused(
 def test_the_type_of_a_result_is_kept_or_asked_for(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = counts().astype(np.float32) / 4000 - 0.1
+    data = ball_in_noise(0, SHAPE).astype(np.float32) / 4000 - 0.1
     view = tmp_path / "v.tif"
     write_volume(view, data, VolumeInfo("v", data.shape, "float32", SPACING, "nucleus", 1))  # type: ignore[arg-type]
     given = [str(view), str(tmp_path / "out"), "--model", str(model), "--device", "cpu", "--runtime", "torch"]

@@ -19,6 +19,7 @@ from lightsheet.networks import build
 from lightsheet.runtimes.loading import network_of
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import read_volume, write_volume
+from small_models import ball_in_noise
 
 SETTINGS = {
     "backbone": "UNet3D",
@@ -72,9 +73,7 @@ def test_a_checkpoint_becomes_a_model_that_gives_what_its_weights_give(tmp_path:
 def test_it_fuses(tmp_path: Path) -> None:
     import_checkpoint(checkpoint(tmp_path / "c.ckpt"), tmp_path / "m", "nucleus", (1,))
     shape = (24, 40, 48)
-    middle = (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
-    ball = (((np.indices(shape) - middle) / (0.35 * np.array(shape).reshape(3, 1, 1, 1))) ** 2).sum(0) < 1
-    data = (100 + 3000 * ball + np.random.default_rng(0).integers(0, 300, shape)).astype(np.uint16)
+    data = ball_in_noise(0, shape)
     write_volume(tmp_path / "v.tif", data, VolumeInfo("v", shape, "uint16", (2.0, 0.5, 0.5), "nucleus", 1))
     assert (
         apply([str(tmp_path / "v.tif"), str(tmp_path / "r.tif"), "--model", str(tmp_path / "m"), "--clip"])

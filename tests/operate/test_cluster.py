@@ -20,12 +20,12 @@ from lightsheet.core.tiles import plan_tiles
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.guard.guard import Gate, Trust
 from lightsheet.operate.cluster import cluster as clusters
-from lightsheet.operate.cluster.cluster import Cluster, WorkerLost, connected
+from lightsheet.operate.cluster.cluster import Cluster, WorkerLost, connected, local_workers
 from lightsheet.operate.cluster.fusing import RegionFuser, regions_of
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import read_volume, write_volume
 from s3_server import s3_server
-from small_models import make_model
+from small_models import ball_in_noise, make_model
 from tiers import slow
 
 SHAPE = (72, 40, 44)
@@ -33,10 +33,7 @@ TILES = ("--patch_size", "16,32,32")
 
 
 def view(path: Path, seed: int = 0) -> Path:
-    """A bright ball in camera noise."""
-    middle = (np.array(SHAPE).reshape(3, 1, 1, 1) - 1) / 2
-    ball = (((np.indices(SHAPE) - middle) / (0.35 * np.array(SHAPE).reshape(3, 1, 1, 1))) ** 2).sum(0) < 1
-    data = (100 + 3000 * ball + np.random.default_rng(seed).integers(0, 300, SHAPE)).astype(np.uint16)
+    data = ball_in_noise(seed, SHAPE)
     write_volume(path, data, VolumeInfo("view", SHAPE, "uint16", (2.0, 0.5, 0.4), "nucleus", 1))
     return path
 
@@ -111,9 +108,9 @@ def test_mirrored_passes_and_two_models_are_a_mean_by_regions_too(
 ) -> None:
     other = make_model(tmp_path / "other", trained=True, seed=1)
     source = whole.with_name("v_angle.ome.zarr")
-    flags = ["--model", str(model), str(other), "--ensemble", "--flips", "xy", *TILES]
+    flags = ["--model", str(model), str(other), "--ensemble", "--flips", "xy", "--patch_size", "24,40,44"]
     assert apply([str(source), str(tmp_path / "one.ome.zarr"), *flags]) == 0
-    settings = FusionSettings(patch_size=(16, 32, 32), ensemble=True, flips="xy")
+    settings = FusionSettings(patch_size=(24, 40, 44), ensemble=True, flips="xy")
     RegionFuser(Alone(), [model, other], settings).fuse(source, tmp_path / "r.ome.zarr")
     assert files(tmp_path / "r.ome.zarr") == files(tmp_path / "one.ome.zarr")
     assert files(tmp_path / "r.ome.zarr") != files(whole)
@@ -262,18 +259,7 @@ def test_workers_of_another_version_are_refused() -> None:
 @pytest.fixture(scope="module")
 def workers() -> Iterator[tuple[Any, str]]:
     """Two workers of Dask on this machine."""
-    import logging
-
-    from distributed import LocalCluster
-
-    environment = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address=None,
-        env=environment,
-        silence_logs=logging.CRITICAL,
-    ) as local:
+    with local_workers(2) as local:
         yield local, local.scheduler_address
 
 

@@ -10,21 +10,19 @@ import pytest
 from lightsheet.cli.apply import main as apply
 from lightsheet.cli.cells.track import main as track
 from lightsheet.cli.operating.verify import main as verify
-from lightsheet.core.errors import SettingsError
+from lightsheet.core.errors import NotFoundError, SettingsError
 from lightsheet.core.files import content_hash
 from lightsheet.operate.provenance.steps import Trace, read_steps, record, run_file
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.labels import write_labels
 from lightsheet.volumes.reading import write_volume
-from small_models import make_model
+from small_models import ball_in_noise, make_model
 
 SHAPE = (12, 30, 27)
 
 
 def view(path: Path, seed: int = 0) -> Path:
-    middle = (np.array(SHAPE).reshape(3, 1, 1, 1) - 1) / 2
-    ball = (((np.indices(SHAPE) - middle) / (0.35 * np.array(SHAPE).reshape(3, 1, 1, 1))) ** 2).sum(0) < 1
-    data = (100 + 3000 * ball + np.random.default_rng(seed).integers(0, 300, SHAPE)).astype(np.uint16)
+    data = ball_in_noise(seed, SHAPE)
     write_volume(path, data, VolumeInfo("v", SHAPE, "uint16", (2.0, 0.5, 0.4), "nucleus", 1))
     return path
 
@@ -178,3 +176,14 @@ def test_a_record_that_can_not_be_kept_harms_nothing(
     assert run_file(tmp_path / "x.ome.zarr").name == "x.ome.zarr.run.json"
     with pytest.raises(SettingsError):
         read_steps(tmp_path / "out" / "run.json")
+
+
+def test_an_input_that_has_gone_meanwhile_harms_no_result(
+    fused: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(_: object) -> None:
+        raise NotFoundError("raw: expected views to fuse, got no such file or folder")
+
+    monkeypatch.setattr("lightsheet.cli.apply._trace", gone)
+    assert apply(["raw", "fused", "--model", "model"]) == 0
+    assert "not kept how the results were made: raw: expected views" in caplog.text

@@ -76,12 +76,12 @@ def test_a_file_that_gives_something_else_is_not_left(
 ) -> None:
     monkeypatch.setattr(exchange, "_by_torch", lambda network, channels: channels[:, :1] + 1)
     with pytest.raises(ModelError, match="expected the file to give what PyTorch gives"):
-        export_to(open_model(model), tmp_path / "m.pt2", "pt2")
+        export_to(open_model(model), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_names_are_one_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(model), str(tmp_path / "m.tflite")]) == 2
     assert "expected a name that ends in .onnx, .pt2, .zip, got '.tflite'" in capsys.readouterr().err
-    with pytest.raises(SettingsError, match=r"ends in .onnx for onnx"):
-        export_to(open_model(model), tmp_path / "m.bin", "onnx")
+    with pytest.raises(SettingsError, match=r"ends in .onnx, .pt2, .zip, got '.bin'"):
+        export_to(open_model(model), tmp_path / "m.bin")

@@ -34,7 +34,7 @@ from lightsheet.core.errors import (
 from lightsheet.core.files import explain_write_error, read_json_object
 from lightsheet.core.malloc import sleep_while_waiting
 from lightsheet.core.memory import is_out_of_memory, limit_memory
-from lightsheet.core.progress import log_to_stderr
+from lightsheet.core.progress import LOG, log_to_stderr
 
 if TYPE_CHECKING:
     from lightsheet.operate.provenance.steps import Trace
@@ -119,7 +119,11 @@ def _record(
     """Keep how the results were made, beside them."""
     from lightsheet.operate.provenance.steps import record  # not for --help
 
-    found = trace(settings)
+    try:
+        found = trace(settings)
+    except (LightsheetError, OSError) as error:  # an input that has gone meanwhile
+        LOG.warning("not kept how the results were made: %s", one_line(error))
+        return
     if found is not None:
         record(
             prog.replace("_script.py", "").replace("_images.py", ""), given, settings, found, started, code

@@ -14,6 +14,7 @@ from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, ZYX, Ch
 from lightsheet.core.errors import ModelError, NotFoundError, one_line
 from lightsheet.core.progress import LOG
 from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, save_model
+from lightsheet.runtimes.loading import check_weights
 
 NETWORK = "published_unet3d"
 _PREFIX = "network."
@@ -60,10 +61,12 @@ def import_checkpoint(
             f"{source}: expected weights named {_PREFIX}c1.0.weight and so on (backbone UNet3D), got "
             f"{', '.join(sorted(map(str, state))[:3]) or 'none'}"
         )
+    from lightsheet.networks import build  # needs PyTorch
+
     network = _network(weights, settings)
     groups = tuple(image_groups) or tuple(settings.get("image_groups") or ())[: network["in_channels"]]
     _check_groups(source, groups, network["in_channels"])
-    _check_fit(source, network, weights)
+    check_weights(build(network), weights, f"{source}: expected weights of its 3D U-Net")
     described = ModelSettings(
         network,
         ModelInputs(groups, _UNSCALED, _UNSCALED),
@@ -126,19 +129,6 @@ def _check_groups(source: Path, groups: Sequence[str], channels: int) -> None:
             f"{source}: expected {channels} input channels out of {', '.join(_GROUPS)}, got "
             f"{', '.join(groups) or 'none'}; name them in their order (--image_groups)"
         )
-
-
-def _check_fit(source: Path, network: dict[str, Any], weights: Mapping[str, Any]) -> None:
-    from lightsheet.networks import build  # needs PyTorch
-
-    expected = build(network).state_dict()
-    for name in sorted(set(expected) | set(weights)):
-        wanted = tuple(expected[name].shape) if name in expected else "no such weights"
-        got = tuple(weights[name].shape) if name in weights else "none"
-        if wanted != got:
-            raise ModelError(
-                f"{source}: expected weights of its 3D U-Net; {name}: expected {wanted}, got {got}"
-            )
 
 
 def _patch(settings: Mapping[str, Any]) -> ZYX:

@@ -7,10 +7,10 @@ any multiples of its stride. Each file is read back and run on two sizes, and ha
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from lightsheet.models.folder import ModelFolder
 from lightsheet.runtimes.loading import network_of
 from lightsheet.runtimes.runtime import Floats
 
-Form = Literal["onnx", "pt2", "bioimageio"]
-SUFFIXES: dict[Form, str] = {"onnx": ".onnx", "pt2": ".pt2", "bioimageio": ".zip"}
+SUFFIXES = (".onnx", ".pt2", ".zip")
+"""ONNX, `torch.export`, and a package for bioimage.io."""
 LARGEST_DIFFERENCE = 1e-4
 _NEEDS = 'pip install "lightsheet[exchange]"'
 _MOST_STRIDES = 1024
@@ -43,19 +43,15 @@ class Package:
     title : for people
     authors : their names
     license : by SPDX
-    about : what it does and what it was trained on
-    cite : texts and DOIs or addresses
     """
 
     title: str
     authors: tuple[str, ...] = ("The lightsheet authors",)
     license: str = "Apache-2.0"
-    about: str = ""
-    cite: Mapping[str, str] = field(default_factory=dict)
 
 
-def export_to(folder: ModelFolder, target: Path, form: Form, package: Package | None = None) -> None:
-    """Write a model in another form, whole or not at all.
+def export_to(folder: ModelFolder, target: Path, package: Package | None = None) -> None:
+    """Write a model in the form that the suffix of ``target`` says, whole or not at all.
 
     Raises
     ------
@@ -64,11 +60,12 @@ def export_to(folder: ModelFolder, target: Path, form: Form, package: Package | 
     MissingExtraError
         When a library is not installed.
     SettingsError
-        When the name has another suffix.
+        When the suffix is none of `SUFFIXES`.
     """
-    if target.suffix.lower() != SUFFIXES[form]:
+    suffix = target.suffix.lower()
+    if suffix not in SUFFIXES:
         raise SettingsError(
-            f"{target}: expected a name that ends in {SUFFIXES[form]} for {form}, got another"
+            f"{target}: expected a name that ends in {', '.join(SUFFIXES)}, got '{target.suffix}'"
         )
     network = network_of(folder)
     if network.fixed_zyx is not None:
@@ -76,9 +73,9 @@ def export_to(folder: ModelFolder, target: Path, form: Form, package: Package | 
             f"{folder.path}: expected a network of any size, got one of {network.fixed_zyx} only"
         )
     with written_beside(target) as partial:
-        if form == "pt2":
+        if suffix == ".pt2":
             _write_pt2(folder, network, partial)
-        elif form == "onnx":
+        elif suffix == ".onnx":
             _write_onnx(folder, network, partial)
         else:
             with tempfile.TemporaryDirectory() as room:
@@ -195,8 +192,7 @@ def _write_package(folder: ModelFolder, network: Any, target: Path, room: Path, 
         name=about.title,
         description=_one_sentence(folder),
         authors=[zoo.Author(name=name) for name in about.authors],
-        cite=[zoo.CiteEntry(text=text, url=zoo.HttpUrl(url)) for text, url in about.cite.items()]
-        or [zoo.CiteEntry(text="Fuse My Cells, ISBI 2025", url=zoo.HttpUrl(_CHALLENGE))],
+        cite=[zoo.CiteEntry(text="Fuse My Cells, ISBI 2025", url=zoo.HttpUrl(_CHALLENGE))],
         license=about.license,
         documentation=zoo.FileDescr(source=room / "README.md"),
         covers=[zoo.FileDescr(source=room / "cover.png")],
@@ -273,7 +269,7 @@ def _readme(folder: ModelFolder, about: Package) -> str:
     scores = json.dumps(folder.scores, indent=2, default=str)
     return f"""# {about.title}
 
-{about.about or _one_sentence(folder)}
+{_one_sentence(folder)}
 
 ## Input
 

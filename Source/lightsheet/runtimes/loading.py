@@ -1,6 +1,7 @@
 """A model ready to run: its folder, what is known of its network, and the runtime that runs it."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -163,13 +164,25 @@ def network_of(folder: ModelFolder) -> "VolumeNetwork":
 
 def _fill(network: "VolumeNetwork", folder: ModelFolder) -> None:
     state = load_state(folder)
+    check_weights(network, state, f"{folder.path}: expected weights that fit the network of settings.json")
+    network.load_state_dict(state)
+
+
+def check_weights(network: "VolumeNetwork", state: "Mapping[str, torch.Tensor]", wanted_by: str) -> None:
+    """Refuse weights that are of another network.
+
+    Parameters
+    ----------
+    wanted_by : begin of the message
+
+    Raises
+    ------
+    ModelError
+        Naming the first that differs.
+    """
     expected = network.state_dict()
     for name in sorted(set(expected) | set(state)):
         wanted = tuple(expected[name].shape) if name in expected else "no such weights"
         got = tuple(state[name].shape) if name in state else "none"
         if wanted != got:
-            raise ModelError(
-                f"{folder.path}: expected weights that fit the network of settings.json; "
-                f"{name}: expected {wanted}, got {got}"
-            )
-    network.load_state_dict(state)
+            raise ModelError(f"{wanted_by}; {name}: expected {wanted}, got {got}")

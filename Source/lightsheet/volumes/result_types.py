@@ -8,13 +8,14 @@ where the numbers are so large against their range that float32 would merge them
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.core.axes import HIGHEST_COUNT
-from lightsheet.core.errors import SettingsError
+from lightsheet.core.errors import OutputError, SettingsError
 from lightsheet.core.intensity import Normalization, limits_of
 from lightsheet.core.jit import compiled
 from lightsheet.core.progress import LOG
@@ -155,6 +156,32 @@ class Cut:
         self.clipped += clipped
         self.lost += lost
         self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+
+    def refuse_much(self, target: Path, voxels: int, form: ResultType) -> None:
+        """Raise where too much of a volume would be cut off.
+
+        Raises
+        ------
+        OutputError
+        """
+        if self.lost > MOST_CLIPPED * voxels and not form.clip:
+            raise OutputError(
+                f"{target}: expected intensities within {_range_of(form)}, got {self.lost} voxels "
+                f"({100 * self.lost / voxels:.3g} %) beyond it, {self.lowest:.6g} to {self.highest:.6g}; "
+                "--dtype float32 keeps them, --clip cuts them off"
+            )
+
+    def tell(self, target: Path, voxels: int, form: ResultType) -> None:
+        """Warn where something was cut off."""
+        if self.clipped:
+            share = 100 * self.clipped / voxels
+            told = f"{share:.3g} % of the voxels ({self.clipped}) were clipped to {_range_of(form)}"
+            LOG.warning("%s: %s", target, told)
+
+
+def _range_of(form: ResultType) -> str:
+    lowest, highest = limits_of(form.dtype)
+    return f"{lowest:.8g} to {highest:.8g} ({form.dtype})"
 
 
 def stored_as(plane: NDArray[Any], form: ResultType, cut: Cut) -> tuple[NDArray[Any], int]:

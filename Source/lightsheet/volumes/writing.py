@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 
 from lightsheet.core.errors import OutputError, VolumeError
 from lightsheet.core.files import written_beside
-from lightsheet.core.intensity import limits_of
-from lightsheet.core.progress import LOG
 from lightsheet.volumes.info import Overrides, VolumeInfo
 from lightsheet.volumes.ome_zarr.reader import open_zarr
 from lightsheet.volumes.ome_zarr.writer import OmeZarrVersion, ZarrSink
-from lightsheet.volumes.result_types import MOST_CLIPPED, Cut, ResultType, stored_as
+from lightsheet.volumes.result_types import Cut, ResultType, stored_as
 from lightsheet.volumes.seal import PENDING, SEAL, put_seal
 from lightsheet.volumes.tiff.reader import open_tiff
 from lightsheet.volumes.tiff.writer import TiffSink
@@ -110,12 +108,7 @@ class VolumeWriter:
             raise VolumeError(
                 f"{self._target}: expected {self._info.shape_zyx[0]} planes, got {len(self._checksums)}"
             )
-        if self._cut.lost > MOST_CLIPPED * self._info.voxels and not self._form.clip:
-            raise OutputError(
-                f"{self._target}: expected intensities within {self._range()}, got {self._cut.lost} voxels "
-                f"({100 * self._cut.lost / self._info.voxels:.3g} %) beyond it, {self._cut.lowest:.6g} to "
-                f"{self._cut.highest:.6g}; --dtype float32 keeps them, --clip cuts them off"
-            )
+        self._cut.refuse_much(self._target, self._info.voxels, self._form)
         self._sink.finish()
         self._sink.close()
         _compare(written, self._target, self._info, self._checksums)
@@ -124,18 +117,7 @@ class VolumeWriter:
         """Make the report, and warn when values were clipped."""
         fraction = self._cut.clipped / self._info.voxels
         self._report = WriteReport(self._target, fraction, self._info.voxels)
-        if self._cut.clipped:
-            LOG.warning(
-                "%s: %.3g %% of the voxels (%d) were clipped to %s",
-                self._target,
-                100 * fraction,
-                self._cut.clipped,
-                self._range(),
-            )
-
-    def _range(self) -> str:
-        lowest, highest = limits_of(self._form.dtype)
-        return f"{lowest:.8g} to {highest:.8g} ({self._form.dtype})"
+        self._cut.tell(self._target, self._info.voxels, self._form)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import tyro
 
 from lightsheet.cli.args import run_command
 from lightsheet.core.axes import Channel
-from lightsheet.core.errors import EXIT_OK, SettingsError
+from lightsheet.core.errors import EXIT_OK
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,12 @@ class ImportSettings:
 
 def run_exchange(settings: ExchangeSettings) -> int:
     """Write the file."""
-    from lightsheet.models.folder import open_model
-    from lightsheet.runtimes.exchange import SUFFIXES, Form, Package, export_to  # not for --help
+    from lightsheet.models.folder import open_model  # not for --help
+    from lightsheet.runtimes.exchange import Package, export_to
 
-    forms: dict[str, Form] = {suffix: form for form, suffix in SUFFIXES.items()}
-    suffix = settings.output.suffix.lower()
-    if suffix not in forms:
-        raise SettingsError(
-            f"{settings.output}: expected a name that ends in {', '.join(forms)}, got "
-            f"'{settings.output.suffix}'"
-        )
     folder = open_model(settings.model)
     about = Package(settings.title or folder.name, settings.authors, settings.license)
-    export_to(folder, settings.output, forms[suffix], about)
+    export_to(folder, settings.output, about)
     return EXIT_OK
 
 

@@ -132,7 +132,7 @@ def connected(scheduler: str) -> Iterator[Cluster]:
         When the address is none, nothing answers there, or workers have another version of the package.
     """
     try:
-        from distributed import Client, LocalCluster  # an extra
+        from distributed import Client  # an extra
     except ImportError as error:
         raise MissingExtraError(f"--scheduler: expected Dask, got none; {_NEEDS}") from error
     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
@@ -142,22 +142,33 @@ def connected(scheduler: str) -> Iterator[Cluster]:
         if count is None:
             client = _reach(Client, scheduler)
         else:
-            threads = max(1, thread_count() // count)
-            local = stack.enter_context(
-                LocalCluster(
-                    n_workers=count,
-                    threads_per_worker=1,
-                    dashboard_address=os.environ.get("LIGHTSHEET_DASHBOARD", "127.0.0.1:8787"),
-                    env={"OMP_NUM_THREADS": str(threads), "DASK_LOGGING__DISTRIBUTED": "critical"},
-                    silence_logs=logging.CRITICAL,
-                )
-            )
-            client = Client(local)
+            dashboard = os.environ.get("LIGHTSHEET_DASHBOARD", "127.0.0.1:8787")
+            client = Client(stack.enter_context(local_workers(count, dashboard)))
         stack.callback(client.close)
         _check_versions(client, scheduler)
         cluster = Cluster(client)
         LOG.info("cluster: %d workers; dashboard %s", len(cluster._workers()), cluster.dashboard)
         yield cluster
+
+
+def local_workers(count: int, dashboard: str | None = None, threads: int | None = None) -> Any:
+    """Return Dask's cluster of so many workers on this machine; a context manager.
+
+    Parameters
+    ----------
+    dashboard : address of its page; None for none
+    threads : of each worker's libraries; None: the cores are shared among them
+    """
+    from distributed import LocalCluster  # an extra
+
+    each = threads or max(1, thread_count() // count)
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        dashboard_address=dashboard,
+        env={"OMP_NUM_THREADS": str(each), "DASK_LOGGING__DISTRIBUTED": "critical"},
+        silence_logs=logging.CRITICAL,
+    )
 
 
 def _local_workers(scheduler: str) -> int | None:

@@ -109,7 +109,7 @@ def things_in(where: Path) -> list[Path]:
 
 def run_file(output: Path) -> Path:
     """Return where the record of a result is: in its folder, or beside a file or an OME-Zarr."""
-    is_one = output.is_file() or output.suffix.lower() in (".zarr", ".tif", ".tiff", ".h5")
+    is_one = output.is_file() or output.suffix.lower() in _ONE_THING
     return output.with_name(f"{output.name}.{RUN}") if is_one else output / RUN
 
 
@@ -220,21 +220,14 @@ def _all_known(paths: Sequence[Path], base: Path, before: Mapping[str, Known]) -
 
 def _earlier(inputs: Sequence[Path], base: Path, own: Path) -> list[Step]:
     """Find the steps that made the inputs, with paths as seen from ``base``."""
+    wanted = {path.resolve() for path in inputs}
+    near = {folder / RUN for path in inputs for folder in list(path.absolute().parents)[:3]}
+    near |= {path.absolute().with_name(f"{path.name}.{RUN}") for path in inputs}
     steps: list[Step] = []
-    seen: set[Path] = {own}
-    for path in inputs:
-        one = path.absolute()
-        for candidate in (
-            one.with_name(f"{one.name}.{RUN}"),
-            *(folder / RUN for folder in list(one.parents)[:3]),
-        ):
-            if candidate in seen or not candidate.is_file():
-                continue
-            made = read_steps(candidate)
-            outputs = {(candidate.parent / name).resolve() for step in made for name in step.outputs}
-            if one.resolve() in outputs or any(one.resolve() in output.parents for output in outputs):
-                seen.add(candidate)
-                steps += [_moved(step, candidate.parent, base) for step in made]
+    for record_file in sorted(near - {own}):
+        made = read_steps(record_file) if record_file.is_file() else []
+        if wanted & {(record_file.parent / name).resolve() for step in made for name in step.outputs}:
+            steps += [_moved(step, record_file.parent, base) for step in made]
     return steps
 
 

@@ -20,7 +20,6 @@ from zarr.errors import ContainsGroupError
 from zarr.storage import FsspecStore, StorePath
 
 from lightsheet.core.errors import OutputError, VolumeError
-from lightsheet.core.intensity import limits_of
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.ome_zarr.writer import (
     OmeZarrVersion,
@@ -32,7 +31,7 @@ from lightsheet.volumes.ome_zarr.writer import (
     shrink,
 )
 from lightsheet.volumes.remote.addresses import address_of, filesystem
-from lightsheet.volumes.result_types import MOST_CLIPPED, Cut, ResultType, stored_as
+from lightsheet.volumes.result_types import Cut, ResultType, stored_as
 
 ASIDE = ".shared_layers"
 
@@ -58,10 +57,6 @@ class NewImage:
         if address is None:
             return self.place
         found, place = filesystem(address, asynchronous=True)
-        if not found.async_impl:
-            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # only where remote
-
-            found = AsyncFileSystemWrapper(found, asynchronous=True)
         return StorePath(FsspecStore(fs=found, path=place))
 
     def level(self, number: int) -> zarr.Array[Any]:
@@ -217,18 +212,10 @@ def finish(image: NewImage, regions: Sequence[Written], provenance: dict[str, An
     edges = [0, *(stop for _, stop in found)]
     if [first for first, _ in found] != edges[:-1] or edges[-1] != image.info.shape_zyx[0]:
         raise VolumeError(f"{image.place}: expected all planes, got those of {found}")
-    lost = sum(region.cut.lost for region in regions)
-    if lost > MOST_CLIPPED * image.info.voxels and not form.clip:
-        low, high = limits_of(form.dtype)
-        lowest, highest = (
-            min(region.cut.lowest for region in regions),
-            max(region.cut.highest for region in regions),
-        )
-        raise OutputError(
-            f"{image.place}: expected intensities within {low:.8g} to {high:.8g} ({form.dtype}), got {lost} "
-            f"voxels ({100 * lost / image.info.voxels:.3g} %) beyond it, {lowest:.6g} to {highest:.6g}; "
-            "--dtype float32 keeps them, --clip cuts them off"
-        )
+    total = Cut()
+    for cut in (region.cut for region in regions):
+        total.add(cut.clipped, cut.lost, cut.lowest, cut.highest)
+    total.refuse_much(image.place, image.info.voxels, form)
     _remove_aside(image)
     root = image.root()
     try:
@@ -236,7 +223,8 @@ def finish(image: NewImage, regions: Sequence[Written], provenance: dict[str, An
     except ContainsGroupError:  # stores other than folders have made one, of no image, with the arrays
         attributes = attributes_of(image.info, provenance, image.version)
         zarr.open_group(root, mode="r+").update_attributes(attributes)
-    return sum(region.cut.clipped for region in regions)
+    total.tell(image.place, image.info.voxels, form)
+    return total.clipped
 
 
 def _remove_aside(image: NewImage) -> None:

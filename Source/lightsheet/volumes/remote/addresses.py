@@ -66,6 +66,10 @@ def without_secrets(text: str) -> str:
 def filesystem(address: str, *, asynchronous: bool = False) -> tuple[Any, str]:
     """Return fsspec's file system for an address, and the place in it.
 
+    Parameters
+    ----------
+    asynchronous : as zarr wants it
+
     Raises
     ------
     MissingExtraError
@@ -83,6 +87,10 @@ def filesystem(address: str, *, asynchronous: bool = False) -> tuple[Any, str]:
             f"{address}: expected a library for {address.partition(':')[0]}://, got none "
             f'({one_line(error)}); pip install "lightsheet[cloud]"'
         ) from error
+    if asynchronous and not found.async_impl:
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # only where remote
+
+        found = AsyncFileSystemWrapper(found, asynchronous=True)
     return found, str(place).rstrip("/")
 
 

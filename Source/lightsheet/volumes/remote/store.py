@@ -39,10 +39,6 @@ class RemoteStore(FsspecStore):
 
     def __init__(self, address: str) -> None:
         found, place = filesystem(address, asynchronous=True)
-        if not found.async_impl:
-            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # only where remote
-
-            found = AsyncFileSystemWrapper(found, asynchronous=True)
         super().__init__(fs=found, path=place, read_only=True)
         self.address = address
         self.root = address
