@@ -138,6 +138,8 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16" if self._bf16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": thread_count(),
+            # Pinned, the threads of two processes would share the first cores while others stand idle.
+            "ENABLE_CPU_PINNING": False,
         }
         request = self._core.compile_model(graph, "CPU", settings).create_infer_request()
         self._request = step, shapes, request
