@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 @pytest.fixture(scope="module")
 def volume() -> Memory:
-    return Memory(np.tile(ball(7, (30, 24, 22))[0], (2, 2, 3)))
+    return Memory(np.tile(ball(7, (30, 24, 22))[0], (2, 1, 2)))
 
 
 def whole(model: ModelFolder, volume: Memory) -> np.ndarray:

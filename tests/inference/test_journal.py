@@ -388,7 +388,7 @@ def test_flips_there_is_no_time_for_are_left_out(
 ) -> None:
     caplog.set_level("INFO", "lightsheet")
     monkeypatch.setattr(
-        "lightsheet.inference.resources._voxels_per_second", lambda _: 60 * 42 * 50 * 1.7 / 10
+        "lightsheet.inference.resources._voxels_per_second", lambda *_, **__: 60 * 42 * 50 * 1.7 / 10
     )
     fuse(view, tmp_path / "a.tif", model, time_budget_s=60.0, flips="all")
     made = read_volume(tmp_path / "a.tif").info.metadata["lightsheet"]

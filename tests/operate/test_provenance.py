@@ -1,5 +1,6 @@
 """``run.json``: what was done is kept, holds, and comes out the same again."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -27,14 +28,23 @@ def view(path: Path, seed: int = 0) -> Path:
     return path
 
 
-@pytest.fixture
-def fused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of fused views with its record; the command was given relative paths."""
-    monkeypatch.chdir(tmp_path)
-    make_model(tmp_path / "model", trained=True)
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of fused views with its record, beside views and model; all paths given are relative."""
+    folder = tmp_path_factory.mktemp("project")
+    make_model(folder / "model", trained=True)
     for number in range(2):
-        view(tmp_path / "raw" / f"v{number}_angle.tif", number)
-    assert apply(["raw", "fused", "--model", "model"]) == 0
+        view(folder / "raw" / f"v{number}_angle.tif", number)
+    with contextlib.chdir(folder):
+        assert apply(["raw", "fused", "--model", "model"]) == 0
+    return folder
+
+
+@pytest.fixture
+def fused(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the fused views in a project of their own, which is the working folder."""
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path / "fused"
 
 
@@ -72,7 +82,18 @@ def test_the_project_may_be_moved(fused: Path, monkeypatch: pytest.MonkeyPatch) 
     moved = fused.parents[1] / "elsewhere"
     monkeypatch.chdir("/")
     shutil.copytree(fused.parent, moved)
-    assert verify([str(moved / "fused" / "run.json"), "--files_only"]) == 0
+    assert verify([str(moved / "fused" / "run.json")]) == 0
+
+
+def test_a_project_of_paths_from_the_root_that_was_moved_is_compared_only(
+    fused: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = fused.with_name("other")
+    assert apply([str(fused.parent / "raw"), str(other), "--model", str(fused.parent / "model")]) == 0
+    moved = fused.parents[1] / "away"
+    shutil.copytree(fused.parent, moved)
+    assert verify([str(moved / "other" / "run.json")]) == 0
+    assert "its files are no longer where its arguments say" in caplog.text
 
 
 def test_what_was_changed_is_told(fused: Path, capsys: pytest.CaptureFixture[str]) -> None:

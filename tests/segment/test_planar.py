@@ -30,7 +30,7 @@ TRAINING = [
     "--feat_channels",
     "8",
     "--samples_per_epoch",
-    "120",
+    "90",
 ]
 TRAINING += [
     "--epochs",

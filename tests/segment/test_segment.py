@@ -29,7 +29,7 @@ TRAINING += [
     "--radius_voxels",
     "5",
     "--samples_per_epoch",
-    "60",
+    "40",
     "--learning_rate",
     "3e-3",
     "--accelerator",

@@ -23,6 +23,8 @@ _USUAL_REDUNDANCY = 1.7
 _WRITING_S = 2e-8
 _MOST_FOR_WRITING = 0.25
 _SHORTEST_TRIAL_S = 0.2
+# Where so much less than the time left is needed, it need not be known better.
+_AMPLE = 0.25
 
 
 class Resources:
@@ -70,9 +72,11 @@ class Resources:
         left = deadline.at - time.monotonic()
         writing = min(_MOST_FOR_WRITING * max(left, 0.0), _WRITING_S * info.voxels)
         deadline.at -= writing
-        seconds = _USUAL_REDUNDANCY * info.voxels / _voxels_per_second(model)
-        left = deadline.at - time.monotonic()
         wanted = self._settings.flips
+        work = _USUAL_REDUNDANCY * info.voxels
+        in_time = work * models * len(FLIPS[wanted]) / max(_AMPLE * (deadline.at - time.monotonic()), 1e-3)
+        seconds = work / _voxels_per_second(model, enough=in_time)
+        left = deadline.at - time.monotonic()
         flips = fewer_flips(wanted, models, left / seconds)
         passes = models * len(FLIPS[flips])
         LOG.info(
@@ -88,8 +92,11 @@ class Resources:
         return flips
 
 
-def _voxels_per_second(model: LoadedModel) -> float:
-    """Speed of a plain pass, of a tile that takes long enough to be timed."""
+def _voxels_per_second(model: LoadedModel, enough: float) -> float:
+    """Speed of a plain pass, of a tile that takes long enough to be timed or is fast enough as it is.
+
+    Small tiles are the slower ones for their size, so that a speed is rather too low.
+    """
     size = list(model.facts.fixed_zyx or (2 * s for s in model.facts.stride_zyx))
     while True:
         channels = np.zeros((model.facts.channels, *size), np.float32)
@@ -97,8 +104,9 @@ def _voxels_per_second(model: LoadedModel) -> float:
         started = time.perf_counter()
         model.run(channels)
         seconds = time.perf_counter() - started
-        if seconds >= _SHORTEST_TRIAL_S or model.facts.fixed_zyx is not None:
-            return float(np.prod(size)) / seconds
+        speed = float(np.prod(size)) / seconds
+        if seconds >= _SHORTEST_TRIAL_S or speed >= enough or model.facts.fixed_zyx is not None:
+            return speed
         size[int(np.argmin(size))] *= 2
 
 

@@ -2,7 +2,7 @@
 
 A step is one command: its arguments and settings, the SHA-256 of what it read and wrote, models, versions,
 machine. What an earlier step wrote and this one read brings that step's record along, so that the last
-``run.json`` has them all. Paths are relative to its folder where they lie below its grandparents', so that a
+``run.json`` has them all. Paths are relative to its folder where they lie below its grandparent, so that a
 project can be moved.
 """
 
@@ -69,7 +69,7 @@ class Step:
 
     Attributes
     ----------
-    command, arguments, folder : what was called, and where
+    command, arguments, folder : what was called, and where, as a path from ``run.json``
     settings : all of them, those not given too
     started, seconds, exit_code : when, how long, how it ended
     inputs, outputs : by path, relative to ``run.json``
@@ -134,7 +134,7 @@ def record(
             step = Step(
                 command,
                 tuple(arguments),
-                str(Path.cwd()),
+                _relative(Path.cwd(), base),
                 json.loads(json.dumps(asdict(settings) if is_dataclass(settings) else {}, default=str)),  # type: ignore[arg-type]
                 datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
                 round(time.time() - started, 3),
@@ -243,6 +243,7 @@ def _moved(step: Step, old: Path, new: Path) -> Step:
             "inputs": moved(step.inputs),
             "outputs": moved(step.outputs),
             "models": moved(step.models),
+            "folder": _relative(old / step.folder, new),
         }
     )
 
@@ -250,7 +251,7 @@ def _moved(step: Step, old: Path, new: Path) -> Step:
 def _relative(path: Path, base: Path) -> str:
     """Path from ``base`` where it is near, else from the root."""
     whole = Path(os.path.normpath(path.absolute()))
-    near = len(base.parents) < 3 or base.parents[1] in whole.parents
+    near = len(base.parents) < 3 or base.parents[1] in (whole, *whole.parents)
     return Path(os.path.relpath(whole, base)).as_posix() if near else whole.as_posix()
 
 

@@ -93,22 +93,30 @@ def _again(number: int, step: Step, base: Path, room: Path, main: Main) -> Itera
             "step %d (%s): its arguments do not name its output; not done again", number, step.command
         )
         return
+    old = base / step.folder / output
+    if not all(_is_below(base / name, old) for name in step.outputs):
+        LOG.warning(
+            "step %d (%s): its files are no longer where its arguments say, %s; not done again",
+            number,
+            step.command,
+            output,
+        )
+        return
     place = room / Path(output).name
     arguments = [str(place) if word == output else word for word in step.arguments]
-    with _in_folder(Path(step.folder)):
+    with _in_folder(base / step.folder):
         code = main(arguments)
     if code != step.exit_code:
         LOG.warning(
             "step %d (%s): ended with %d, and then with %d", number, step.command, step.exit_code, code
         )
-    old = Path(step.folder, output)
     for name, one in step.outputs.items():
-        made = place if (base / name).resolve() == old.resolve() else place / _below(base / name, old)
+        made = place / (base / name).resolve().relative_to(old.resolve())
         yield Finding(number, step.command, "again", name, _compared(made, base / name, one.sha256))
 
 
-def _below(path: Path, folder: Path) -> Path:
-    return path.resolve().relative_to(folder.resolve())
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _compared(made: Path, recorded: Path, sha256: str) -> State:
