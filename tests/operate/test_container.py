@@ -1,71 +1,20 @@
-"""The container's entry: results, faults, exit codes and last lines, without a container."""
+"""The container's entry without a container: results, which model is taken, last lines."""
 
 import json
-import os
-import resource
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
-from lightsheet.fuse.fuser import Fused
 from lightsheet.fuse.guard.guard import GUARD
-from lightsheet.operate.container import work
-from lightsheet.operate.container.contract import INPUT_FOLDER, OUTPUT_FOLDER
+from lightsheet.operate.container.contract import INPUT_FOLDER
 from lightsheet.operate.container.main import main
-from lightsheet.operate.container.restore import Outcome, Restorer
 from lightsheet.volumes.reading import read_volume
+from platform_folders import SHIPPED, UUID, Platform, entry
 from synthetic import embryo, write_tiff
-
-SHIPPED = Path(__file__).parents[2] / "resources" / "models"
-ROOT = Path(__file__).parents[2]
-UUID = "7d0d7e2c-52a5-4a38-8e0c-5c8c2f9f7e31.tif"
-RESOLUTION = {"resolution": (1 / 0.39, 1 / 0.195), "resolutionunit": "CENTIMETER"}
-
-
-class Platform:
-    """Input and output folders as the platform gives them, and one call of the entry."""
-
-    def __init__(
-        self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.root, self._capsys = root, capsys
-        self.images, self.results = root / "input" / INPUT_FOLDER, root / "output" / OUTPUT_FOLDER
-        self.images.mkdir(parents=True)
-        for name in ("input", "output", "tarball"):
-            monkeypatch.setenv(f"LIGHTSHEET_{name.upper()}", str(root / name))
-        monkeypatch.delenv("LIGHTSHEET_SERVE", raising=False)
-
-    def view(self, name: str = UUID, data: Any = None, **options: Any) -> np.ndarray:
-        counts = embryo() if data is None else np.asarray(data)
-        write_tiff(self.images / name, counts, **{**RESOLUTION, **options})
-        return counts
-
-    def run(self, *arguments: str) -> int:
-        """Exit code; what was said is in ``lines``."""
-        self._capsys.readouterr()
-        code = main(arguments)
-        self.lines = self._capsys.readouterr().err.strip().splitlines()
-        return code
-
-    def said(self, text: str) -> bool:
-        return any(text in line for line in self.lines)
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.results.iterdir())
-
-
-@pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Platform:
-    return Platform(tmp_path, monkeypatch, capsys)
 
 
 def test_a_view_is_fused_under_its_name_and_its_metadata_are_kept(platform: Platform) -> None:
@@ -206,153 +155,6 @@ def test_weights_that_do_not_fit_their_network_leave_the_next_best_model(
     assert platform.said("A_wrong: expected weights that fit")
 
 
-def write_liar(path: Path) -> None:
-    data = embryo((6, 20, 24))
-    tifffile.imwrite(
-        path, data, photometric="minisblack", description='{"shape": [60, 20, 24]}', metadata=None
-    )
-
-
-def write_cut(path: Path) -> None:
-    write_tiff(path, embryo())
-    path.write_bytes(path.read_bytes()[:20000])
-
-
-@pytest.mark.parametrize(
-    ("write", "said"),
-    [
-        (lambda path: path.write_bytes(b""), "expected a TIFF, got an empty file"),
-        (lambda path: path.write_text("hello"), "expected a TIFF, got 5 bytes that begin b'hell'"),
-        (write_liar, "expected the shape 60 x 20 x 24 as its metadata tell, got 6 x 20 x 24"),
-        (write_cut, "expected a whole TIFF, got one that is cut off"),
-        (lambda path: path.mkdir(), "expected a regular file, got a folder"),
-    ],
-    ids=["0 bytes", "text", "lies about its shape", "cut off", "a folder"],
-)
-def test_an_image_that_can_not_be_read_is_an_error_in_one_line(
-    platform: Platform, write: Any, said: str
-) -> None:
-    write(platform.images / UUID)
-    assert platform.run() == 1
-    assert platform.lines[-1].startswith("error: 1 of 1 images failed: ")
-    assert said in platform.lines[-1]
-    assert platform.names() == []
-
-
-def test_what_is_no_file_of_the_input_costs_one_line_and_the_view_is_done(platform: Platform) -> None:
-    outside = platform.root / "outside.tif"
-    write_tiff(outside, np.full((4, 8, 8), 5, np.uint16))
-    os.mkfifo(platform.images / "a_pipe.tif")
-    with socket.socket(socket.AF_UNIX) as peer:
-        folder = os.open(platform.images, os.O_RDONLY)
-        try:
-            peer.bind(f"/proc/self/fd/{folder}/b_socket.tif")  # the whole path is longer than sockets take
-        finally:
-            os.close(folder)
-    (platform.images / "c_device.tif").symlink_to("/dev/zero")
-    (platform.images / "d_outside.tif").symlink_to(outside)
-    (platform.images / "e_nowhere.tif").symlink_to("nothing")
-    (platform.images / "f_itself.tif").symlink_to("f_itself.tif")
-    (platform.images / "g_folder.tif").mkdir()
-    platform.view("good.tif", np.full((4, 8, 8), 7, np.uint16))
-    (platform.images / "inside.tif").symlink_to("good.tif")
-    os.mkfifo(platform.root / "input" / "inputs.json")
-    assert platform.run() == 1
-    assert platform.names() == ["good.tif", "inside.tif"]
-    for name, said in (
-        ("a_pipe", "expected a regular file, got a pipe"),
-        ("b_socket", "expected a regular file, got a socket"),
-        ("c_device", "expected a regular file, got a device"),
-        ("d_outside", f"got a link that leads to {outside}"),
-        ("e_nowhere", "got a link that leads nowhere"),
-        ("f_itself", "got a link that leads to itself"),
-        ("g_folder", "expected a regular file, got a folder"),
-    ):
-        (line,) = [line for line in platform.lines[:-1] if f"{name}.tif" in line]
-        assert said in line
-    assert platform.said("inputs.json: expected JSON, got ")
-    assert platform.lines[-1].startswith("error: 7 of 9 images failed: ")
-
-
-def test_names_of_files_steer_no_terminal(platform: Platform) -> None:
-    (platform.images / "a\x1b[31m\nb.tif").write_bytes(b"")
-    assert platform.run() == 1
-    assert all(line.isprintable() for line in platform.lines)
-    assert "a [31m b.tif: expected a TIFF" in platform.lines[-1]
-
-
-@pytest.mark.slow
-def test_an_image_whose_reading_hangs_is_given_up_and_the_others_are_done(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    end = threading.Event()
-    restore, waited_for = Restorer.restore, []
-
-    def hangs(self: Restorer, view: Path, output: Path) -> Outcome:
-        if view.name == "a.tif":
-            end.wait(120)
-            waited_for.append(view.name)
-        return restore(self, view, output)
-
-    monkeypatch.setattr(Restorer, "restore", hangs)
-    monkeypatch.setattr(work, "_LEAST_GRACE_S", 4.0)
-    platform.view("a.tif", np.full((4, 8, 8), 7, np.uint16))
-    platform.view("b.tif", np.full((4, 8, 8), 7, np.uint16))
-    try:
-        assert platform.run("--budget", "1") == 1
-        assert waited_for == []
-        assert platform.names() == ["b.tif"]
-        given_up = "a.tif: expected a result within 5 s (--budget, and time to write), got none"
-        assert given_up in platform.lines[-1]
-    finally:
-        end.set()
-
-
-def test_an_error_nobody_thought_of_is_one_line(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
-        raise KeyError("surprise")
-
-    monkeypatch.setattr("lightsheet.operate.container.restore.usable_models", fails)
-    platform.view()
-    assert platform.run() == 2
-    assert platform.lines[-1] == "error: KeyError: 'surprise'"
-
-
-def test_a_job_that_is_stopped_says_so_and_leaves_nothing(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    end = threading.Event()
-
-    def stopped(self: Restorer, view: Path, output: Path) -> Outcome:
-        output.with_name(f".{output.name}.0123abcd.partial.tif").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGTERM)
-        end.wait(30)
-        return Outcome(output, None)
-
-    monkeypatch.setattr(Restorer, "restore", stopped)
-    platform.view()
-    before = signal.getsignal(signal.SIGTERM)
-    assert platform.run() == 143
-    assert platform.lines[-1] == "error: stopped by SIGTERM"
-    assert platform.names() == []
-    assert signal.getsignal(signal.SIGTERM) is before
-    end.set()
-
-
-def test_a_folder_with_only_a_text_file_is_an_error_in_one_line(platform: Platform) -> None:
-    (platform.images / "notes.txt").write_text("no image")
-    assert platform.run() == 2
-    assert platform.lines[-1].endswith("expected an image (.tif or .tiff), got notes.txt")
-
-
-def test_an_output_that_can_not_be_written_is_an_error_before_the_work(platform: Platform) -> None:
-    platform.view()
-    (platform.root / "output").write_text("in the way")
-    assert platform.run() == 2
-    assert "can't be written" in platform.lines[-1]
-    assert not platform.said("model ")
-
-
 @pytest.mark.parametrize(
     ("changes", "options", "note", "model"),
     [
@@ -388,80 +190,11 @@ def test_a_view_without_voxel_size_gets_the_one_of_the_model_s_training(platform
     assert read_volume(platform.results / UUID).info.metadata["lightsheet"]["model"] == "Study3_Nucleus"
 
 
-class FailsOnTheGpu:
-    """In place of the fuser: out of memory on a GPU, a copy of the view on a CPU."""
-
-    budgets: ClassVar[list[float | None]] = []
-
-    def __init__(self, models: Any, settings: Any, *, given: bool) -> None:
-        self._settings = settings
-
-    def fuse(self, view: Path, output: Path, overrides: Any, *, overwrite: bool) -> Any:
-        self.budgets.append(self._settings.time_budget_s)
-        if self._settings.device != "cpu":
-            raise RuntimeError("CUDA out of memory")
-        shutil.copyfile(view, output)
-        return Fused(output, False, "on the CPU")
-
-
-@pytest.mark.parametrize(("gpu", "model"), [(True, "on the CPU"), (False, None)])
-def test_where_a_gpu_fails_the_cpu_gets_the_time_that_is_left(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, gpu: bool, model: str | None
-) -> None:
-    monkeypatch.setattr("lightsheet.fuse.predict.Fuser", FailsOnTheGpu)
-    monkeypatch.setattr("lightsheet.operate.container.restore.gpu_in_use", lambda: gpu)
-    monkeypatch.setattr(FailsOnTheGpu, "budgets", [])
-    platform.view()
-    assert platform.run("--budget", "60") == 0
-    assert platform.said("CUDA out of memory")
-    assert platform.said("1 fused") == (model is not None)
-    first, *rest = FailsOnTheGpu.budgets
-    assert first == 60
-    assert [59 < (left or 0) < 60 for left in rest] == [True] * gpu
-
-
-def test_a_budget_that_is_over_before_the_start_fills_with_the_view(platform: Platform) -> None:
-    view = platform.view()
-    assert platform.run("--budget", "1e-9") == 0, platform.lines
-    assert np.abs(read_volume(platform.results / UUID).data.astype(int) - view.astype(int)).max() <= 1
-    assert platform.run("--budget", "0") == 2
-    assert platform.lines[-1] == "error: --budget: expected seconds above 0, got 0"
-
-
 def test_help_tells_the_variables(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
     assert "LIGHTSHEET_OUTPUT" in capsys.readouterr().out
-
-
-def entry(platform: Platform, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the file that the image runs, from the package of this checkout."""
-    command = [sys.executable, str(ROOT / "Docker" / "inference.py")]
-    environment = {
-        "PATH": "",
-        "PYTHONPATH": str(ROOT / "Source"),
-        "PYTHONDONTWRITEBYTECODE": "1",  # what a limit cuts short would stay in the caches
-    }
-    for name in ("input", "output", "tarball"):
-        environment[f"LIGHTSHEET_{name.upper()}"] = str(platform.root / name)
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False, **options
-    )
-
-
-def test_a_full_disk_is_an_error_in_one_line_and_leaves_nothing(platform: Platform) -> None:
-    platform.view()
-
-    def small_files_only() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    done = entry(platform, preexec_fn=small_files_only)
-    assert done.returncode == 1, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: 1 of 1 images failed: ")
-    assert "the file is larger than this disk" in last
-    assert platform.names() == []
 
 
 def test_the_entry_of_the_image_fuses_by_itself(platform: Platform) -> None:

@@ -1,139 +1,19 @@
-"""The server: start-up and work are two steps, and every answer has the status that the platform expects."""
+"""The container's server: every answer has the status that the platform expects."""
 
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from waitress.channel import ClientDisconnected
 
-from lightsheet.core.errors import ModelError, OutputError
-from lightsheet.operate.container import listener, serve, work
-from lightsheet.operate.container.contract import INPUT_FOLDER, Folders
-from lightsheet.operate.container.listener import MOST_BODY_BYTES, MOST_CONNECTIONS, open_port
-from lightsheet.operate.container.restore import Outcome
-from lightsheet.operate.container.serve import MOST_WAITING, Service, make_server
-from lightsheet.operate.container.work import Workshop, open_workshop
+from container_client import UUID, Client, until
+from lightsheet.operate.container import listener
+from lightsheet.operate.container.listener import MOST_BODY_BYTES, MOST_CONNECTIONS
+from lightsheet.operate.container.serve import MOST_WAITING
 from lightsheet.volumes.reading import read_volume
 from synthetic import embryo, write_tiff
-
-ROOT = Path(__file__).parents[2]
-UUID = "7d0d7e2c-52a5-4a38-8e0c-5c8c2f9f7e31.tif"
-Says = tuple[int, dict[str, Any]]
-
-
-class Slow:
-    """In place of the models: copies the view when it is let to."""
-
-    def __init__(self) -> None:
-        self.may_end = threading.Event()
-        self.started = 0
-        self.error: BaseException | None = None
-
-    def restore(self, view: Path, output: Path) -> Outcome:
-        self.started += 1
-        self.may_end.wait(120)
-        if self.error is not None:
-            raise self.error
-        output.write_bytes(view.read_bytes())
-        return Outcome(output, "a model")
-
-    def without_guard(self) -> "Slow":
-        return self
-
-
-class Client:
-    """A service on a free port, not started up yet."""
-
-    def __init__(self, root: Path) -> None:
-        self.folders = Folders(root / "input", root / "output", root / "tarball")
-        self.images = self.folders.input / INPUT_FOLDER
-        self.images.mkdir(parents=True)
-        self.service = Service(self.folders)
-        self.server = make_server(self.service, "127.0.0.1", 0)
-        self.slow = Slow()
-        threading.Thread(target=self.server.run, daemon=True).start()
-
-    def ask(self, method: str, path: str, timeout: float = 60) -> Says:
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=timeout)
-        connection.request(method, path, b"{}" if method == "POST" else None)
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
-        assert text.count(b"\n") == 1
-        return answer.status, json.loads(text)
-
-    def send(self, *parts: bytes) -> socket.socket:
-        """Open a connection and send bytes as they are."""
-        peer = socket.create_connection(("127.0.0.1", self.server.port), timeout=60)
-        for part in parts:
-            peer.sendall(part)
-        return peer
-
-    def raw(self, request: bytes) -> bytes:
-        """All that is answered to bytes until the connection ends or the answer is whole."""
-        with self.send(request) as peer:
-            got = b""
-            while not got.partition(b"\r\n\r\n")[2].endswith(b"\n"):
-                piece = peer.recv(65536)
-                if not piece:
-                    break
-                got += piece
-            return got
-
-    def start_up(self) -> None:
-        self.service.start_up(lambda: open_workshop(self.folders, 480.0))
-
-    def start_slow(self, image: str = "a.tif", limit_s: float = 120.0) -> None:
-        """Start up with the stand-in and give it an image."""
-        (self.images / image).write_bytes(b"view")
-        self.service.start_up(lambda: Workshop(lambda: self.slow, limit_s))  # type: ignore[arg-type, return-value]
-
-    def ask_often(self, count: int) -> tuple[list[Says], Callable[[], None]]:
-        """Call /invoke from many clients at once; a list that fills, and what waits for the last."""
-        said: list[Says] = []
-        threads = [
-            threading.Thread(target=lambda: said.append(self.ask("POST", "/invoke"))) for _ in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-
-        def wait() -> None:
-            for thread in threads:
-                thread.join(120)
-
-        return said, wait
-
-
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(
-        serve, "warm_up", lambda restorer: None if isinstance(restorer, Slow) else work.warm_up(restorer)
-    )
-    one = Client(tmp_path)
-    yield one
-    one.slow.may_end.set()
-    one.service.stop()
-    one.server.stop(5)
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> bool:
-    """Wait until something is true; the seconds are only those after which it never will be."""
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
 
 
 def test_health_and_invoke_from_start_to_result(client: Client) -> None:
@@ -328,94 +208,3 @@ def test_whatever_a_job_throws_is_answered_in_one_line(client: Client, error: Ba
     assert status == 500
     assert said["error"].isprintable()
     assert client.ask("GET", "/health")[0] == 200
-
-
-def test_a_job_that_never_ends_is_given_up_and_the_next_one_is_done(client: Client) -> None:
-    client.start_slow(limit_s=0.3)
-    status, said = client.ask("POST", "/invoke")
-    assert status == 500
-    assert "a.tif: expected a result within 0 s (--budget, and time to write), got none" in said["error"]
-    client.slow.may_end.set()
-    assert client.ask("POST", "/invoke")[0] == 201
-
-
-def test_a_start_up_that_fails_is_told_and_ends_the_process(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails() -> Workshop:
-        raise RuntimeError("libsomething.so: cannot open\nshared object")
-
-    client.service.start_up(fails)
-    reason = "start-up: RuntimeError: libsomething.so: cannot open shared object"
-    assert client.ask("GET", "/health") == (503, {"status": "failed", "error": reason})
-    assert client.ask("POST", "/invoke") == (503, {"error": reason})
-    assert client.service.wait_until_over() == reason
-    monkeypatch.setattr(serve, "TOLD_S", 0.1)
-    with pytest.raises(ModelError, match=r"^start-up: RuntimeError: libsomething"):
-        serve.serve(client.folders, ("127.0.0.1", 0), fails)
-
-
-def test_a_start_up_that_takes_too_long_fails(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "START_UP_S", 0.1)
-    assert client.service.wait_until_over().startswith("expected models that are ready within 0 s")
-    assert client.ask("GET", "/health")[0] == 503
-
-
-def test_a_port_that_is_taken_and_an_address_that_is_none_are_told(client: Client) -> None:
-    with pytest.raises(OutputError, match=r"expected one that is free .* got 'Address already in use'"):
-        open_port("127.0.0.1", client.server.port)
-    with pytest.raises(OutputError, match=r"^address no such host, port 0: expected one that is free"):
-        open_port("no such host", 0)
-
-
-def serving(client: Client) -> tuple["subprocess.Popen[str]", int]:
-    """The entry of the image as a process of its own, with a job that takes long; its port."""
-    write_tiff(client.images / UUID, embryo())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Source"), "LIGHTSHEET_SERVE": "1"}
-    for name in ("input", "output", "tarball"):
-        environment[f"LIGHTSHEET_{name.upper()}"] = str(getattr(client.folders, name))
-    command = [
-        sys.executable,
-        str(ROOT / "Docker" / "inference.py"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True), port
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_stopped_ends_in_order(client: Client, number: signal.Signals) -> None:
-    process, port = serving(client)
-
-    def listens() -> bool:
-        with socket.socket() as peer:
-            return peer.connect_ex(("127.0.0.1", port)) == 0
-
-    assert until(listens)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert said.strip().splitlines()[-1] == f"stopped by {number.name}: ending"
-    assert "Traceback" not in said
-
-
-def test_a_job_that_runs_on_is_dropped_with_what_it_has_written(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "STOP_S", 0.2)
-    client.start_slow()
-    said, wait = client.ask_often(3)
-    assert until(lambda: client.service._line.length == 3)
-    half = client.folders.results / ".a.tif.0123abcd.partial.tif"
-    half.write_bytes(b"half")
-    from lightsheet.core.errors import Stopped
-
-    assert serve._stop(client.server, client.service, Stopped(signal.SIGTERM)) == 143
-    assert not half.exists()
-    assert [status for status, _ in said] == [503, 503]
-    client.slow.may_end.set()
-    wait()
