@@ -120,6 +120,15 @@ def test_what_comes_out_differently_is_told(fused: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.count("differs") == 2
 
 
+@pytest.mark.parametrize("words", [["--scheduler", "tcp://127.0.0.1:9"], ["--scheduler=tcp://127.0.0.1:9"]])
+def test_what_workers_made_is_made_again_without_them(fused: Path, words: list[str]) -> None:
+    path = fused / "run.json"
+    content = json.loads(path.read_text())
+    content["steps"][0]["arguments"] += words
+    path.write_text(json.dumps(content))
+    assert verify([str(path)]) == 0
+
+
 def test_a_second_run_into_the_folder_is_added_and_a_repeated_one_is_not(fused: Path) -> None:
     assert apply(["raw", "fused", "--model", "model"]) == 0
     assert len(read_steps(fused / "run.json")) == 1

@@ -18,6 +18,7 @@ from lightsheet.volumes.reading import SUFFIXES, open_volume
 
 Main = Callable[[list[str]], int]
 State = Literal["same", "same voxels", "changed", "missing", "differs", "not made"]
+_SCHEDULER = "--scheduler"
 GOOD: tuple[State, ...] = ("same", "same voxels")
 
 
@@ -103,7 +104,7 @@ def _again(number: int, step: Step, base: Path, room: Path, main: Main) -> Itera
         )
         return
     place = room / Path(output).name
-    arguments = [str(place) if word == output else word for word in step.arguments]
+    arguments = [str(place) if word == output else word for word in _alone(step.arguments)]
     with _in_folder(base / step.folder):
         code = main(arguments)
     if code != step.exit_code:
@@ -113,6 +114,15 @@ def _again(number: int, step: Step, base: Path, room: Path, main: Main) -> Itera
     for name, one in step.outputs.items():
         made = place / (base / name).resolve().relative_to(old.resolve())
         yield Finding(number, step.command, "again", name, _compared(made, base / name, one.sha256))
+
+
+def _alone(words: Sequence[str]) -> Iterator[str]:
+    """Arguments without the workers of then; what one process makes is the same."""
+    before = ""
+    for word in words:
+        if before != _SCHEDULER and word.partition("=")[0] != _SCHEDULER:
+            yield word
+        before = word
 
 
 def _is_below(path: Path, folder: Path) -> bool:
