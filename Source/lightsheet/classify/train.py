@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from lightsheet.classify.calibrate import calibrated
-from lightsheet.classify.crops import Crops, joined, read_crops
+from lightsheet.classify.crops import Crops, joined
+from lightsheet.classify.folders import load_crops
 from lightsheet.classify.report import write_training_report
 from lightsheet.classify.rules import STATES
 from lightsheet.classify.settings import StateTraining
@@ -40,9 +41,9 @@ def train(settings: StateTraining) -> Path:
     """
     with alone(settings.fit):
         settings.check()
-        crops = joined([read_crops(path) for path in settings.train])
+        crops = joined([load_crops(path) for path in settings.train])
         if settings.val:
-            seen, held = crops, joined([read_crops(path) for path in settings.val])
+            seen, held = crops, joined([load_crops(path) for path in settings.val])
         else:
             seen, held = split(crops, settings.val_share, settings.fit.seed)
         audit(seen, held)

@@ -39,13 +39,14 @@ class ExtractCommand:
     on) or stable (one child, and nothing of that near in time on its track). IN are folders of images, such
     as 01; masks and lineage are found beside them (01_GT/TRA or 01_RES) or given. Cubes are of one size in
     nuclei, whatever the voxels. Where an image is missing before or after, or a cube is cut by the border,
-    that is noted. OUT is one HDF5 file.
+    that is noted. OUT is one HDF5 file if its name ends in .h5, else folders by class, which can be looked
+    through and sorted by hand.
     """
 
     input: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IN")]
     """folders of images"""
     output: Path
-    """file of the crops, such as crops.h5"""
+    """file of the crops, such as crops.h5, or a folder"""
     masks: Path | None = None
     """folder of masks, of a single IN; default: beside it"""
     lineage: Path | None = None
@@ -68,9 +69,9 @@ class CleanCommand:
     """
 
     input: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")]
-    """crops"""
+    """crops, a file or a folder"""
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """file of the crops that are fine"""
+    """file or folder of the crops that are fine"""
     model: Path | None = None
     """model that judges the states; default: they are not judged"""
     certainty: float = 0.98
@@ -96,9 +97,9 @@ class StatePredictCommand:
 
     Of a movie: IN is a folder of images, masks are beside it or given. Of a time point: --volumes t-1 t t+1
     mask with --full_timestamp. Of one nucleus: --volumes of small volumes around it. Of crops: IN is the file
-    that extract wrote. OUT gets states.csv (place, state, probabilities, certainty, the true state where a
-    lineage tells it); of movies and time points also masks coloured by state, report.html, and states.gif
-    with --video.
+    or the folder that extract wrote, or a folder of such. OUT gets states.csv (place, state, probabilities,
+    certainty, the true state where a lineage tells it); of movies and time points also masks coloured by
+    state, report.html, and states.gif with --video.
     """
 
     output: Path
@@ -133,7 +134,7 @@ class StatePredictCommand:
 
 def run_extract(command: ExtractCommand) -> int:
     """Cut the crops and write them."""
-    from lightsheet.classify.crops import write_crops  # not for --help
+    from lightsheet.classify.folders import save_crops  # not for --help
     from lightsheet.classify.movie import extract
     from lightsheet.classify.movies import movie_files
 
@@ -146,7 +147,7 @@ def run_extract(command: ExtractCommand) -> int:
         )
     movies = [movie_files(images, *given) for images in command.input]
     crops = extract(movies, command.crops, Overrides(command.spacing_um))
-    write_crops(command.output, crops)
+    save_crops(command.output, crops)
     LOG.info("%s: %d crops", command.output, len(crops))
     return EXIT_OK
 
@@ -157,18 +158,18 @@ def run_clean(command: CleanCommand) -> int:
     from PIL import Image
 
     from lightsheet.classify.clean import find_faults
-    from lightsheet.classify.crops import read_crops, write_crops
+    from lightsheet.classify.folders import load_crops, save_crops
     from lightsheet.classify.predict import StateTeller
     from lightsheet.classify.report import contact_sheet
     from lightsheet.core.files import written_beside
 
-    crops = read_crops(command.input)
+    crops = load_crops(command.input)
     teller = None if command.model is None else StateTeller(command.model)
     faults = find_faults(crops, teller, command.certainty)
     kept = faults.fine
     if command.keep_cut:
         kept |= [text == "cut by the border" for text in faults.texts]
-    write_crops(command.output, crops.some(kept))
+    save_crops(command.output, crops.some(kept))
     bad = [row for row, fine in enumerate(kept) if not fine]
     with (
         written_beside(command.output.with_name("faults.csv")) as partial,
@@ -200,7 +201,7 @@ def run_train(command: StateTrainCommand) -> int:
 
 def run_predict(command: StatePredictCommand) -> int:
     """Tell states, and write what was asked for."""
-    from lightsheet.classify.crops import read_crops  # not for --help
+    from lightsheet.classify.folders import is_crops, load_crops  # not for --help
     from lightsheet.classify.movie import TABLE, of_volumes, tell_movie, tell_nucleus
     from lightsheet.classify.movies import movie_files
     from lightsheet.classify.predict import StateTeller, shipped_model
@@ -222,8 +223,8 @@ def run_predict(command: StatePredictCommand) -> int:
         write_states(command.output / TABLE, told)
         sure = ", ".join(f"{name} {p:.3f}" for name, p in zip(STATES, told.probabilities[0], strict=True))
         LOG.info("%s: %s (%s)", command.volumes[1], STATES[told.states[0]], sure)
-    elif command.input is not None and command.input.is_file():
-        told = teller.tell([read_crops(command.input)])
+    elif command.input is not None and is_crops(command.input):
+        told = teller.tell([load_crops(command.input, teller.voxels, given)])
         write_states(command.output / TABLE, told)
     else:
         files = movie_files(command.input or Path(), command.masks, command.lineage)
@@ -235,11 +236,12 @@ def run_predict(command: StatePredictCommand) -> int:
 
 
 def _trace(command: StatePredictCommand) -> "Trace":
-    from lightsheet.classify.movies import movie_files  # not for --help
+    from lightsheet.classify.folders import is_crops  # not for --help
+    from lightsheet.classify.movies import movie_files
     from lightsheet.operate.provenance.steps import Trace, things_in
 
     read = [one for path in (command.input, *command.volumes) if path for one in things_in(path)]
-    if command.input is not None and command.input.is_dir():
+    if command.input is not None and not is_crops(command.input):
         movie = movie_files(command.input, command.masks, command.lineage)
         read = [*movie.images.values(), *movie.masks.values(), *([movie.lineage] if movie.lineage else [])]
     return Trace(command.output, read, things_in(command.output), [command.model] if command.model else [])
