@@ -232,3 +232,13 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert main(["--help"]) == 0
     assert "segment_script.py predict" in capsys.readouterr().out
+
+
+def test_a_model_that_finds_nothing_is_told(
+    movies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["train", "--train", str(movies / "01"), "--val", str(movies / "02"), "--no_export"]
+    few = ["--samples_per_epoch", "2", "--epochs", "1", "--learning_rate", "1e-9", "--accelerator", "cpu"]
+    where = ["--output_path", str(tmp_path / "model"), "--patch_size", "16,48,48", "--radius_voxels", "5"]
+    assert main([*words, *few, *where, "--feat_channels", "8"]) == 1
+    assert "the model finds none of the validation images' objects" in caplog.text

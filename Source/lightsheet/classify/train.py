@@ -85,6 +85,8 @@ def write_model(
         },
     )
     found = {"macro_f1": scores.macro_f1, "f1": dict(scores.f1), "accuracy": scores.accuracy}
+    commonest = np.full(len(held), np.bincount(held.states).argmax())
+    found["macro_f1_of_the_commonest"] = state_scores(held.states, commonest, STATES).macro_f1
     found["calibration_error"] = sure.error
     folder = save_model(
         settings.fit.output_path,

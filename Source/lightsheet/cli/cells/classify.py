@@ -13,7 +13,7 @@ from lightsheet.classify.extract import CropSettings
 from lightsheet.classify.settings import StateTraining
 from lightsheet.cli.args import run_command
 from lightsheet.core.axes import SpacingUm
-from lightsheet.core.errors import EXIT_OK, SettingsError
+from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, SettingsError
 from lightsheet.core.progress import LOG
 from lightsheet.runtimes.target import Device
 from lightsheet.volumes.info import Overrides
@@ -189,12 +189,22 @@ def run_clean(command: CleanCommand) -> int:
 
 
 def run_train(command: StateTrainCommand) -> int:
-    """Train."""
+    """Train; 1 if the model tells no more than the commonest state."""
     from lightsheet.classify.train import train  # not for --help
+    from lightsheet.models.folder import open_model
     from lightsheet.operate.registry import register_trained
 
     folder = train(command.training)
     register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
+    scores = open_model(folder).scores
+    if not scores["macro_f1"] > scores.get("macro_f1_of_the_commonest", 0.0):
+        LOG.error(
+            "%s: the model tells states no better than saying the commonest each time (macro F1 %.3f); train "
+            "longer (--epochs, --max_minutes), or on more crops",
+            folder,
+            scores["macro_f1"],
+        )
+        return EXIT_SOME_FAILED
     LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
     return EXIT_OK
 

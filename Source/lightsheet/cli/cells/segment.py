@@ -103,25 +103,39 @@ class PredictCommand:
 
 
 def run_train(command: TrainCommand) -> int:
-    """Train."""
+    """Train; 1 if the model finds nothing."""
     from lightsheet.operate.registry import register_trained  # not for --help
     from lightsheet.segment.train import train
 
     folder = train(command.training)
     register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
-    LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
-    return EXIT_OK
+    return _told(folder)
 
 
 def run_train_planar(command: TrainPlanarCommand) -> int:
-    """Train on planes."""
+    """Train on planes; 1 if the model finds nothing."""
     from lightsheet.operate.registry import register_trained  # not for --help
     from lightsheet.segment.planar.train import train
 
     folder = train(command.training)
     register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
-    LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
-    return EXIT_OK
+    return _told(folder)
+
+
+def _told(folder: Path) -> int:
+    """Tell how to use a model; 1 for one that finds nothing in the validation images."""
+    from lightsheet.models.folder import open_model  # not for --help
+
+    found = open_model(folder).scores.get("ap50", 0.0)
+    if max(found if isinstance(found, list | tuple) else [found]) > 0:
+        LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
+        return EXIT_OK
+    LOG.error(
+        "%s: the model finds none of the validation images' objects (AP at an IoU of 0.5 is 0); train longer "
+        "(--epochs, --max_minutes), on more images, or with another --learning_rate",
+        folder,
+    )
+    return EXIT_SOME_FAILED
 
 
 def run_search(command: SearchCommand) -> int:
