@@ -33,8 +33,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/scale"), help="folder of data and results")
     parser.add_argument("--workers", type=int, default=2, help="most workers that are tried")
-    parser.add_argument("--planes", type=int, default=96, help="planes of the volume of one worker")
-    parser.add_argument("--side", type=int, default=256, help="its height and width")
+    parser.add_argument("--planes", type=int, default=480, help="planes of the volume of one worker")
+    parser.add_argument("--side", type=int, default=128, help="its height and width")
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=0.3,
+        help="GiB that a worker plans with: as small for this volume as some GiB are for a terabyte's",
+    )
     parser.add_argument("--store", type=float, default=5.0, help="GB/s that the shared store gives in all")
     arguments = parser.parse_args()
     room: Path = arguments.output.resolve()
@@ -76,7 +82,15 @@ def weak(room: Path, kind: str, count: int, arguments: argparse.Namespace) -> fl
     planes, side = arguments.planes, arguments.side
     out = room / f"out_{kind}"
     shutil.rmtree(out, ignore_errors=True)
-    words = ["--no_guard", "--patch_size", "32,128,128", "--format", "zarr"]
+    words = [
+        "--no_guard",
+        "--patch_size",
+        "32,128,128",
+        "--format",
+        "zarr",
+        "--memory_gb",
+        f"{arguments.memory:g}",
+    ]
     if kind == "files":
         source = room / f"files_{count}"
         for number in range(2 * count):
@@ -122,10 +136,10 @@ def _nothing(number: int) -> int:
 
 
 def reckon(arguments: argparse.Namespace, regions: list[float], job_s: float) -> None:
-    """Print the time for a terabyte by 1 to 100 workers, from what was measured."""
+    """Print the time for a terabyte by 1 to 100 workers, from what was measured with the most workers."""
     voxels = arguments.planes * arguments.side**2
-    alone = regions[0]
-    say(f"  a worker of one core: {voxels / alone / 1e6:.2f} Mvoxel/s (regions);")
+    alone = regions[-1]
+    say(f"  a worker of one core beside others: {voxels / alone / 1e6:.2f} Mvoxel/s (regions);")
     say(f"  {2 * _VOXEL_BYTES} bytes read and written a voxel; {1000 * job_s:.1f} ms of the scheduler a job;")
     say(f"  a store of {arguments.store:g} GB/s in all, shared by the workers (--store)")
     total = 1e12 / _VOXEL_BYTES

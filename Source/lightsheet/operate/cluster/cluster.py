@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import lightsheet
@@ -59,7 +60,19 @@ class Cluster:
         return int(_SHARE_OF_MEMORY * min(told)) if told and min(told) > 0 else None
 
     def _workers(self) -> list[dict[str, Any]]:
-        return list(self._client.scheduler_info(n_workers=-1)["workers"].values())
+        return list(self._by_address().values())
+
+    def _by_address(self) -> dict[str, dict[str, Any]]:
+        return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def _least_busy(self, given: Iterable[str]) -> str:
+        """Address of the worker that has the fewest jobs for its threads, of those given; "" for no worker.
+
+        Left to itself, the scheduler gives most of them to the one that holds what all jobs share.
+        """
+        jobs = Counter(given)
+        threads = {address: int(worker["nthreads"]) for address, worker in self._by_address().items()}
+        return min(threads, key=lambda address: jobs[address] / threads[address], default="")
 
     def each(
         self, function: Callable[..., R], jobs: Sequence[J], shared: Any = None
@@ -74,7 +87,7 @@ class Cluster:
         """
         from distributed import as_completed  # an extra
 
-        running: dict[Any, int] = {}
+        running: dict[Any, tuple[int, str]] = {}
         done = as_completed(loop=self._client.loop)
         waiting = iter(enumerate(jobs))
         most = _IN_FLIGHT * self.threads
@@ -84,13 +97,15 @@ class Cluster:
         def hand_in() -> None:
             while len(running) < most and (following := next(waiting, None)) is not None:
                 number, job = following
-                future = self._client.submit(function, job, *more, pure=False)
-                running[future] = number
+                worker = self._least_busy(place for _, place in running.values())
+                where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+                future = self._client.submit(function, job, *more, pure=False, **where)
+                running[future] = number, worker
                 done.add(future)
 
         hand_in()
         for future in done:
-            number = running.pop(future)
+            number, _ = running.pop(future)
             yield number, _outcome(future)
             future.release()
             hand_in()
