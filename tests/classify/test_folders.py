@@ -31,7 +31,7 @@ def test_crops_come_back_to_the_bit_from_file_and_folders(tmp_path: Path) -> Non
     crops = crops_of([0, 1, 2, 3, UNKNOWN])
     for name in ("crops", "crops.h5"):
         save_crops(tmp_path / name, crops)
-        again = load_crops(tmp_path / name)
+        again = load_crops(tmp_path / name, Overrides())
         at = {name: row for row, name in enumerate(again.names)}
         order = np.array([at[name] for name in crops.names])
         for one in ("data", "states", "embryos", "families", "places_um", "flags", "side_um"):
@@ -46,11 +46,11 @@ def test_a_crop_that_is_moved_is_of_the_other_class(tmp_path: Path) -> None:
     save_crops(tmp_path / "crops", crops_of([0, 1, 2, 3]))
     name = "a_frame_000_nucleus_001"
     shutil.move(tmp_path / "crops" / "mitotic" / name, tmp_path / "crops" / "death" / name)
-    again = load_crops(tmp_path / "crops")
+    again = load_crops(tmp_path / "crops", Overrides())
     assert {one: STATES[s] for one, s in zip(again.names, again.states, strict=True)}[name] == "death"
     shutil.move(tmp_path / "crops" / "death", tmp_path / "crops" / "dead")
     with pytest.raises(VolumeError, match=r"dead: expected a class out of mitotic, .*, unknown, got 'dead'"):
-        load_crops(tmp_path / "crops")
+        load_crops(tmp_path / "crops", Overrides())
 
 
 def another(
@@ -77,7 +77,7 @@ def test_folders_of_others_are_cut_as_movies_are(tmp_path: Path) -> None:
     one = another(tmp_path / "in" / "stable" / "stack6_frame_007_nucleus_012_count_080", "label_cropped.tif")
     another(tmp_path / "in" / "mitotic" / "stack6_frame_009_nucleus_003_count_080", after=())
     assert is_crops(tmp_path / "in") and is_crops(one) and not is_crops(one / "t")
-    crops = load_crops(tmp_path / "in", 16, Overrides(spacing_um=(0.5, 0.5, 0.5)))
+    crops = load_crops(tmp_path / "in", Overrides(spacing_um=(0.5, 0.5, 0.5)), 16)
     assert crops.names == ["stack6_frame_009_nucleus_003", "stack6_frame_007_nucleus_012"]
     assert [STATES[state] for state in crops.states] == ["mitotic", "stable"]
     assert (crops.flags & NO_AFTER > 0).tolist() == [True, False]
@@ -95,16 +95,23 @@ def test_folders_of_others_are_cut_as_movies_are(tmp_path: Path) -> None:
 def test_folders_that_can_not_be_used_are_told(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(NotFoundError, match="expected crops, folders with t-1, t, t"):
-        load_crops(tmp_path / "none")
+        load_crops(tmp_path / "none", Overrides())
     known = Overrides(spacing_um=(1.0, 1.0, 1.0))
     other = another(tmp_path / "a" / "stable" / "c", after=(20, 24, 20))
     with pytest.raises(VolumeError, match=r"expected images of \(20, 24, 24\) voxels around frame 1"):
-        load_crops(tmp_path / "a", 16, known)
+        load_crops(tmp_path / "a", known, 16)
     (other / "t" / "binary_label_cropped.tif").unlink()
     with pytest.raises(NotFoundError, match=r"expected raw_cropped\.tif and binary_label_cropped\.tif or"):
-        load_crops(tmp_path / "a", 16, known)
+        load_crops(tmp_path / "a", known, 16)
     save_crops(tmp_path / "ours", crops_of([2]))
     about = next((tmp_path / "ours" / "stable").iterdir()) / "metadata.json"
     about.write_text(about.read_text().replace('"family": 0', '"family": "x"'))
     with pytest.raises(VolumeError, match=r"metadata\.json: expected what extract wrote, got"):
-        load_crops(tmp_path / "ours")
+        load_crops(tmp_path / "ours", Overrides())
+
+
+def test_two_crops_are_not_made_one(tmp_path: Path) -> None:
+    crops = crops_of([0, 1])
+    with pytest.raises(VolumeError, match="expected crops of unlike names, got several of a_frame_000"):
+        save_crops(tmp_path / "crops", crops.some(np.array([0, 0])))
+    assert not (tmp_path / "crops").exists()

@@ -9,6 +9,7 @@ moving it corrects it; those in ``unknown``, or in no class, have none.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,23 +46,34 @@ def is_crops(path: Path) -> bool:
 
 
 def save_crops(path: Path, crops: Crops) -> None:
-    """Write crops as one HDF5 file, if the name ends so, else as folders by class; whole or not at all."""
+    """Write crops as one HDF5 file, if the name ends so, else as folders by class; whole or not at all.
+
+    Raises
+    ------
+    VolumeError
+        When two crops would be one folder.
+    """
     if path.suffix.lower() in _FILES:
         write_crops(path, crops)
         return
+    twice = [name for name, count in Counter(crops.names).items() if count > 1]
+    if twice:
+        raise VolumeError(
+            f"{path}: expected crops of unlike names, got several of {twice[0]}; name the movies (--embryo)"
+        )
     classes = (*STATES, NO_CLASS)  # of the state -1 the last
     with written_beside(path) as partial:
         for row, name in track(list(enumerate(crops.names)), f"{path.name}: crops"):
             _write(partial / classes[crops.states[row]] / name, crops.some(np.array([row])))
 
 
-def load_crops(path: Path, voxels: int = 32, given: Overrides | None = None) -> Crops:
+def load_crops(path: Path, given: Overrides, voxels: int = CropSettings.voxels) -> Crops:
     """Read crops from a file or from folders.
 
     Parameters
     ----------
-    voxels : along a side of cubes that are cut out of folders of images and mask
-    given : voxel size of these, if they do not say
+    given : voxel size of folders of images and mask, if they do not say
+    voxels : along a side of the cubes that are cut out of these
 
     Raises
     ------
@@ -77,8 +89,7 @@ def load_crops(path: Path, voxels: int = 32, given: Overrides | None = None) -> 
         raise NotFoundError(
             f"{path}: expected crops, folders with {', '.join(TIMES)} in folders by class, got none"
         )
-    known = given or Overrides()
-    return joined([_read(one, state, voxels, known) for one, state in track(found, f"{path.name}: crops")])
+    return joined([_read(one, state, voxels, given) for one, state in track(found, f"{path.name}: crops")])
 
 
 def _is_crop(path: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightsheet.classify.crops import CHANNELS, MASK
+from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import SettingsError
 from lightsheet.training.settings import TrainerSettings, check_numbers, check_share, plain_fields
 
@@ -43,6 +44,9 @@ class StateTraining:
     val: tuple[Path, ...] = ()
     """crops of other embryos by whose scores the best weights are chosen and probabilities are calibrated;
     default: some embryos of --train, or, of a single one, some families"""
+    spacing_um: SpacingUm | None = None
+    """voxel size Z,Y,X in micrometres of folders of images and mask that extract did not write, if they do
+    not say"""
     val_share: float = 0.25
     """share of the embryos, or families, that is held out if there is no --val"""
     model: Model = "ours"

@@ -21,6 +21,7 @@ from lightsheet.models.folder import ModelFolder, ModelInputs, ModelOutput, Mode
 from lightsheet.training.alone import alone
 from lightsheet.training.checkpoint import read_checkpoint
 from lightsheet.training.fit import Fitted, fit
+from lightsheet.volumes.info import Overrides
 
 CLASSIFY = "classify"
 INPUTS = ("before", "now", "after", "mask")
@@ -41,9 +42,10 @@ def train(settings: StateTraining) -> Path:
     """
     with alone(settings.fit):
         settings.check()
-        crops = joined([load_crops(path) for path in settings.train])
+        given = Overrides(settings.spacing_um)
+        crops = joined([load_crops(path, given) for path in settings.train])
         if settings.val:
-            seen, held = crops, joined([load_crops(path) for path in settings.val])
+            seen, held = crops, joined([load_crops(path, given) for path in settings.val])
         else:
             seen, held = split(crops, settings.val_share, settings.fit.seed)
         audit(seen, held)

@@ -98,7 +98,7 @@ def planes_of(recipe: Recipe, first: int, stop: int) -> Iterator[Floats]:
     LightsheetError
         As fusion in one process.
     """
-    keep_freed_memory()  # Dask has its workers give back every block, which costs half as much as the work
+    keep_freed_memory()  # Dask's workers give freed blocks back at once, unless they are told otherwise
     view, *others = recipe.views
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(view, recipe.overrides))

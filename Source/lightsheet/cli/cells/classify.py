@@ -78,6 +78,9 @@ class CleanCommand:
     """with which it has to tell another state"""
     keep_cut: bool = False
     """keep crops that are cut by the border"""
+    spacing_um: SpacingUm | None = None
+    """voxel size Z,Y,X in micrometres of folders of images and mask that extract did not write, if they do
+    not say"""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def run_clean(command: CleanCommand) -> int:
     from lightsheet.classify.report import contact_sheet
     from lightsheet.core.files import written_beside
 
-    crops = load_crops(command.input)
+    crops = load_crops(command.input, Overrides(command.spacing_um))
     teller = None if command.model is None else StateTeller(command.model)
     faults = find_faults(crops, teller, command.certainty)
     kept = faults.fine
@@ -193,9 +196,12 @@ def run_train(command: StateTrainCommand) -> int:
     from lightsheet.classify.train import train  # not for --help
     from lightsheet.models.folder import open_model
     from lightsheet.operate.registry import register_trained
+    from lightsheet.training.alone import is_first_process
 
     folder = train(command.training)
     register_trained(folder, command.training.fit.logs, command.training.fit.mlflow)
+    if not is_first_process():  # which writes the model, and judges it
+        return EXIT_OK
     scores = open_model(folder).scores
     if not scores["macro_f1"] > scores.get("macro_f1_of_the_commonest", 0.0):
         LOG.error(
@@ -234,7 +240,7 @@ def run_predict(command: StatePredictCommand) -> int:
         sure = ", ".join(f"{name} {p:.3f}" for name, p in zip(STATES, told.probabilities[0], strict=True))
         LOG.info("%s: %s (%s)", command.volumes[1], STATES[told.states[0]], sure)
     elif command.input is not None and is_crops(command.input):
-        told = teller.tell([load_crops(command.input, teller.voxels, given)])
+        told = teller.tell([load_crops(command.input, given, teller.voxels)])
         write_states(command.output / TABLE, told)
     else:
         files = movie_files(command.input or Path(), command.masks, command.lineage)

@@ -125,7 +125,10 @@ def run_train_planar(command: TrainPlanarCommand) -> int:
 def _told(folder: Path) -> int:
     """Tell how to use a model; 1 for one that finds nothing in the validation images."""
     from lightsheet.models.folder import open_model  # not for --help
+    from lightsheet.training.alone import is_first_process
 
+    if not is_first_process():  # which writes the model, and judges it
+        return EXIT_OK
     found = open_model(folder).scores.get("ap50", 0.0)
     if max(found if isinstance(found, list | tuple) else [found]) > 0:
         LOG.info("%s: written; use it by %s predict --model %s", folder, PROG, folder)
