@@ -38,7 +38,7 @@ def model_of(
     settings = ModelSettings(dict(description), inputs, (16, 16, 16), outputs=outputs)
     folder = ModelFolder(Path("model"), settings, {}, {})
     runtime = TorchRuntime(network, torch.device("cpu"))
-    return LoadedModel(folder, describe(network, description), runtime, Target("torch", "cpu", "fp32"))
+    return LoadedModel(folder, describe(description), runtime, Target("torch", "cpu", "fp32"))
 
 
 def plain_inputs(model: LoadedModel) -> NetworkInputs:

@@ -40,12 +40,12 @@ def test_the_help_tells_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_guard_is_fitted_and_told(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lightsheet.main(["guard", *command(tmp_path, model, "--samples", "10")]) == 0
+    assert lightsheet.main(["guard", *command(tmp_path, model, "--samples", "8")]) == 0
     guard = guard_of(open_model(model))
     assert guard is not None
-    assert len(guard.samples) == 10
+    assert len(guard.samples) == 8
     told = capsys.readouterr().err
-    assert f"{model}: guard fitted to 10 held-out views" in told
+    assert f"{model}: guard fitted to 8 held-out views" in told
 
 
 @pytest.mark.slow

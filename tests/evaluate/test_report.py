@@ -182,6 +182,7 @@ def test_the_browser_shows_every_picture_and_no_error(report: Path, tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_a_screenshot_is_not_blank(report: Path, tmp_path: Path) -> None:
     shot = tmp_path / "shot.png"
     browse(report, tmp_path / "profile", "--window-size=1200,2600", f"--screenshot={shot}")

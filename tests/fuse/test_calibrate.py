@@ -145,7 +145,7 @@ def test_shares_are_those_of_the_corrections_that_were_right() -> None:
     np.testing.assert_array_equal(shares[1:5], 1.0)  # sizes that did not occur
 
 
-@pytest.mark.parametrize(("norm", "count"), [("none", 16), slow("instance", 8)])
+@pytest.mark.parametrize(("norm", "count"), [("none", 8), slow("none", 16), slow("instance", 8)])
 def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil(
     tmp_path: Path, norm: str, count: int
 ) -> None:

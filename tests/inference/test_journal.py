@@ -183,8 +183,9 @@ def test_an_ensemble_is_the_mean_of_its_models(view: Path, model: Path, tmp_path
         dict(description), ModelInputs((RAW_IMAGE,), 50.0, 100.0), (16, 16, 16), "nucleus"
     )
     other = save_model(tmp_path / "other", settings, network.state_dict(), {}, {}, "# test").path
-    single = [fuse(view, tmp_path / f"{one.name}.tif", one).astype(float) for one in (model, other)]
-    mean = fuse(view, tmp_path / "mean.tif", model, other, ensemble=True)
+    few: dict[str, object] = {"patch_size": (44, 48, 64)}  # two tiles
+    single = [fuse(view, tmp_path / f"{one.name}.tif", one, **few).astype(float) for one in (model, other)]
+    mean = fuse(view, tmp_path / "mean.tif", model, other, ensemble=True, **few)
     inside = np.min(single, axis=0) > 0
     assert np.abs(mean - np.mean(single, axis=0))[inside].max() <= 1.01
     made = read_volume(tmp_path / "mean.tif").info.metadata["lightsheet"]

@@ -162,6 +162,7 @@ def test_what_the_guard_does_not_leave_to_the_model_is_made_here(
         assert np.array_equal(read_volume(result).data, read_volume(tmp_path / "p.ome.zarr").data)
 
 
+@pytest.mark.slow
 def test_regions_go_to_s3(tmp_path: Path, model: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightsheet.volumes.remote.addresses import filesystem
     from lightsheet.volumes.remote.sending import send

@@ -52,7 +52,7 @@ def both(
 @pytest.mark.parametrize(
     "name", ["unet3d", slow("resunet3d"), slow("densenet3d"), slow("unet3d_pixelshuffle")]
 )
-@pytest.mark.parametrize("fold", [1, 2])
+@pytest.mark.parametrize("fold", [slow(1), 2])
 def test_every_pass_gives_what_pytorch_gives(name: str, residual: bool, fold: int) -> None:
     network, _ = random_network(name=name, residual=residual, fold=fold, in_channels=2, features=3)
     ours, theirs = both(network, 2)
@@ -212,7 +212,7 @@ def test_memory_of_passes_is_what_the_planner_expects(tmp_path: Path, bf16: bool
     if bf16 and not has_bf16():
         pytest.skip("this CPU does not compute in bfloat16")
     network, description = random_network(features=8, residual=True)
-    facts = describe(network, description)
+    facts = describe(description)
     staged = facts.staged
     assert staged is not None
     graphs = {name: make() for name, make in graphs_of(network, 1).items()}

@@ -93,7 +93,7 @@ def load_model(
     network = network_of(folder)  # before the next import, which needs PyTorch: this tells when it is missing
     from lightsheet.runtimes.torch_facts import describe  # needs PyTorch
 
-    facts = describe(network, folder.settings.network)
+    facts = describe(folder.settings.network)
     return LoadedModel(folder, facts, runtime_for(network, target, folder), target)
 
 

@@ -1,6 +1,7 @@
 """Measure a network without running it on anything: sizes, receptive field, cost and memory of its passes."""
 
-import copy
+import functools
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,18 +20,27 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _PROBE_SIDE = 32
 
 
-def describe(network: VolumeNetwork, settings: Mapping[str, Any]) -> NetworkFacts:
-    """Sizes and costs of a network; ``settings`` are those it was built from."""
+def describe(settings: Mapping[str, Any]) -> NetworkFacts:
+    """Sizes and costs of the network that is built from ``settings``; measured once for each such network."""
+    return _describe(json.dumps(dict(settings), sort_keys=True))
+
+
+@functools.cache
+def _describe(description: str) -> NetworkFacts:
+    settings = json.loads(description)
+    with torch.random.fork_rng(devices=()):  # what others draw is not to depend on whether this was called
+        network = build(settings).eval()
+        reach = receptive_field(settings)
     in_channels = int(settings.get("in_channels", 1))
     size = network.fixed_zyx or _multiples(network.stride_zyx)
-    probe = copy.deepcopy(network).to("meta")
+    probe = network.to("meta")
     volume = torch.empty((1, in_channels, *size), device="meta")
     staged = split(probe)
     return NetworkFacts(
         in_channels,
         network.stride_zyx,
         network.fixed_zyx,
-        receptive_field(settings),
+        reach,
         depends_on_tile(network),
         _cost(probe, lambda: probe(volume), math.prod(size)),
         None if staged is None else _describe_passes(staged, in_channels),
