@@ -261,8 +261,9 @@ def test_an_encoder_takes_weights_of_a_file(
     words += ["--model", "flexible_unet", "--encoder", "efficientnet-b0", "--epochs", "1"]
     words += ["--patch_size", "1,64,64", "--samples_per_epoch", "2", "--accelerator", "cpu"]
     given = ["--encoder_weights", str(tmp_path / "efficientnet-b0-abc.pth")]
-    assert main([*words, "--output_path", str(tmp_path / "m"), *given]) == 0
-    assert "tensors are taken from" in capsys.readouterr().err
+    # 1 where it finds no object, as is likely after two steps: the weights are what is looked at here.
+    assert main([*words, "--output_path", str(tmp_path / "m"), *given]) in (0, 1)
+    assert "311 of 311 tensors are taken from" in capsys.readouterr().err
     record = json.loads((tmp_path / "m" / "settings.json").read_text())
     assert record["network"]["encoder"] == "efficientnet-b0"
     (tmp_path / "no.pth").write_bytes(b"no weights")
