@@ -1,7 +1,9 @@
 """What networks are run by: device, library and precision, decided before a model is known."""
 
 import functools
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lightsheet.core.errors import MissingExtraError, SettingsError
@@ -11,6 +13,9 @@ from lightsheet.runtimes.openvino_runtime import has_bf16, has_openvino, import_
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "openvino"]
+
+# Drivers of NVIDIA (also within Jetson boards), of AMD, and that of GPUs in WSL.
+_GPU_DEVICES = ("nvidia", "nvhost", "nvmap", "kfd", "dxg")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ def choose_target(device: Device, precision: Precision, runtime: RuntimeName) ->
     MissingExtraError
         When OpenVINO is wanted and not installed.
     """
-    cuda = has_torch() and _has_cuda()
+    asked = device == "cuda" or (device == "auto" and runtime != "openvino" and _may_have_gpu())
+    cuda = asked and has_torch() and _has_cuda()
     if device == "cuda" and not cuda:
         raise SettingsError("--device cuda: expected a GPU that PyTorch can use, got none; use --device cpu")
     if runtime == "openvino":
@@ -50,7 +56,7 @@ def choose_target(device: Device, precision: Precision, runtime: RuntimeName) ->
         raise MissingExtraError(
             "--runtime torch: expected PyTorch, got none; install it with: pip install torch"
         )
-    on_gpu = cuda and device != "cpu" and runtime != "openvino"
+    on_gpu = cuda and runtime != "openvino"
     if runtime == "auto":
         runtime = "torch" if on_gpu or not has_openvino() else "openvino"
         if not on_gpu and runtime == "torch":
@@ -72,6 +78,14 @@ def has_torch() -> bool:
     except ImportError:
         return False
     return True
+
+
+def _may_have_gpu() -> bool:
+    """Whether there is the device of a driver; asked first, as importing PyTorch takes more than a second."""
+    devices = Path("/dev")
+    if not (sys.platform.startswith("linux") and devices.is_dir()):
+        return True
+    return any(path.name.startswith(_GPU_DEVICES) for path in devices.iterdir())
 
 
 def _has_cuda() -> bool:
