@@ -15,6 +15,8 @@ LOG = logging.getLogger("lightsheet")
 SECONDS_BETWEEN_LINES = 10.0
 PROGRESS_VARIABLE = "LIGHTSHEET_PROGRESS"
 """Environment variable that names a file for programs that watch: how far the work is, as JSON."""
+WARNS = "warning: "
+"""What lines begin with that tell what a user should know of a result."""
 _SECONDS_BETWEEN_NOTES = 0.3
 T = TypeVar("T")
 
@@ -105,7 +107,8 @@ class _PrintableFormatter(logging.Formatter):
     """Names of files and what clients send are part of messages: no sign in them steers a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return "".join(sign if sign.isprintable() else " " for sign in super().formatMessage(record))
+        told = WARNS if record.levelno == logging.WARNING else ""
+        return told + "".join(sign if sign.isprintable() else " " for sign in super().formatMessage(record))
 
 
 class _BarSafeHandler(logging.Handler):

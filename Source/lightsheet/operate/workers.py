@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightsheet.core.progress import PROGRESS_VARIABLE
+from lightsheet.core.progress import PROGRESS_VARIABLE, WARNS
 
 _SOURCE = Path(__file__).parents[2]
 # The installed command, in a process that ends with the one that started it.
@@ -93,6 +93,12 @@ def last_error(log: Path, begin: int, code: int) -> str:
     told = [line for line in lines if "error:" in line]
     text = told[-1].partition("error: ")[2] if told else (lines[-1] if lines else "")
     return text or f"the command ended with exit code {code}"
+
+
+def warnings_in(text: str) -> list[str]:
+    """Return what commands warned of in a log, each once."""
+    lines = (line.strip() for line in text.splitlines())
+    return list(dict.fromkeys(line.removeprefix(WARNS) for line in lines if line.startswith(WARNS)))
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

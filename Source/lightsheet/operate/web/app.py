@@ -24,6 +24,7 @@ from lightsheet.operate.web.samples import SAMPLES, sample_path
 from lightsheet.operate.web.settings import ServeSettings
 from lightsheet.operate.web.slices import Wanted, layers_of, picture
 from lightsheet.operate.web.uploads import ARCHIVES, plain_name, receive, unpacked
+from lightsheet.operate.workers import warnings_in
 
 _HERE = Path(__file__).parent
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "viewer.js": "text/javascript"}
@@ -238,6 +239,7 @@ def _followed(store: JobStore, runner: Runner, job: Job) -> dict[str, Any]:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_SHOWN))
             text = file.read().decode("utf-8", "replace")
+    text = text.replace(f"{folder.resolve()}/", "")
     output = folder / "output"
     files = [
         {"name": str(path.relative_to(output)), "bytes": path.stat().st_size}
@@ -247,7 +249,8 @@ def _followed(store: JobStore, runner: Runner, job: Job) -> dict[str, Any]:
         **_shown(job),
         "place": runner.place(job.id) if job.state == "waiting" else 0,
         "progress": runner.progress(job.id) if job.state == "running" else {},
-        "log": text.replace(f"{folder.resolve()}/", ""),
+        "log": text,
+        "warnings": warnings_in(text),
         "files": files,
         "now": time.time(),
     }

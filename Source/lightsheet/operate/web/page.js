@@ -192,6 +192,11 @@ function follow(now) {
   $("again").hidden = !OVER.includes(now.state);
   $("done").hidden = $("viewer").hidden = now.state !== "done";
   $("log").textContent = now.log;
+  $("warnings").replaceChildren(...(now.warnings || []).map((text) => {
+    const line = document.createElement("li");
+    line.textContent = text;
+    return line;
+  }));
 }
 
 function status(now) {
