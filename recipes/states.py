@@ -1,9 +1,9 @@
 """Training of the model that tells states of nuclei, resources/models/NucleusState.
 
 ``make states`` runs this. It learns from simulated movies, like Fluo-N3DH-SIM+ and of the studies of the
-challenge, of the latter the fused volume and one view, in which cells divide often and some die; frames are
-some hundredths to a tenth of a cell cycle apart. Two embryos of each kind choose the weights and calibrate
-the probabilities. It goes on where it was stopped.
+challenge, of the latter the fused volume and one view. Cells divide often, some die, and those of one state
+look more or less alike; frames are some hundredths to a tenth of a cell cycle apart. Two embryos of each kind
+choose the weights and calibrate the probabilities. It goes on where it was stopped.
 """
 
 import argparse
@@ -28,6 +28,8 @@ MOVIES: dict[str, tuple[int | None, tuple[int, int, int], tuple[float, float, fl
     "study5": (5, (48, 96, 96), (0.8, 0.6, 0.6), 14.0),
 }
 VOXELS, DEATH, CELLS = 24, 0.03, 60
+# How unlike cells of one state look, of one embryo after the other.
+VARIETIES = (0.0, 1.0, 0.5)
 CARD = "\nIt has seen simulated movies only, like Fluo-N3DH-SIM+ and of studies of Fuse My Cells.\n"
 
 
@@ -66,7 +68,7 @@ def crops_of(work: Path, name: str, embryos: int, frames: int, seed: int) -> Pat
         for sequence in range(1, embryos + 1):
             job = movie_job(
                 study, seed, sequence, frames, shape, spacing_um=spacing, cells=CELLS, cycle_frames=cycle,
-                death=DEATH, views=study is not None,
+                death=DEATH, views=study is not None, variety=VARIETIES[sequence % len(VARIETIES)],
             )  # fmt: skip
             make_movie(folder, job)
             masks = folder / f"{sequence:02d}_GT" / "TRA"

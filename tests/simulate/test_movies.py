@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lightsheet.cli.cells.movies import main
+from lightsheet.simulate.envelopes import whole_field
+from lightsheet.simulate.movies.specimen import STATES, Life, Movie
 from lightsheet.volumes.labels import read_labels
 from lightsheet.volumes.reading import read_volume
 from lightsheet.volumes.tracks.ctc import read_tracks
@@ -66,6 +68,26 @@ def test_the_same_seed_gives_the_same_bytes(movie: Path, tmp_path: Path) -> None
     assert digests[0] == digests[1]
 
 
+def test_cells_may_look_unlike_and_live_the_same() -> None:
+    envelope = whole_field((24, 96, 96), (0.5, 0.3, 0.3))
+    plain, varied = (
+        list(Movie(np.random.default_rng(1), envelope, Life(4.0, 12.0, 0.03, variety=much)).frames(12))
+        for much in (0.0, 1.0)
+    )
+    ratios, sizes = [], {state: [] for state in STATES}
+    for one, other in zip(plain, varied, strict=True):
+        assert one.states == other.states
+        for label, state in one.states.items():
+            there, as_well = one.labels == label, other.labels == label
+            both = there & as_well
+            ratios.append(other.density[both].mean() / one.density[both].mean())
+            sizes[state].append(as_well.sum() / there.sum())
+    assert 0.1 < np.std(np.log(ratios)) < 0.5
+    assert 0.02 < np.mean(np.array(sizes["stable"]) < 0.85) < 0.2  # look condensed, and do not divide
+    assert np.mean(np.array(sizes["mitotic"]) > 1.3) > 0.2  # divide, and hardly show it
+    assert np.std(sizes["dying"]) < 0.1
+
+
 def test_views_of_a_study(tmp_path: Path) -> None:
     words = [str(tmp_path), "--study", "1", "--views", "--frames", "2", "--count", "1", "--shape", "24,64,64"]
     assert main(words) == 0
@@ -77,6 +99,7 @@ def test_views_of_a_study(tmp_path: Path) -> None:
 def test_what_cannot_be_simulated_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--views"], "--views: expected a study"),
+        (["--variety", "2"], "--variety: expected 0 to 1, got 2"),
         (["--frames", "0"], "--frames: expected at least 1, got 0"),
         (["--shape", "4,8,8"], "--shape: expected at least"),
         (

@@ -43,6 +43,9 @@ class MovieSettings:
     """frames from one division of a cell to the next, on the average"""
     death: float = 0.002
     """chance of a cell to die, a frame"""
+    variety: float = 0.0
+    """how unlike cells of one state look, 0 to 1: with 1 some hardly show that they divide or die, brightness
+    flickers, and some look as before a division that does not come"""
     views: bool = False
     """write one view of each fused image, too (studies only)"""
     seed: int = 0
@@ -62,6 +65,8 @@ def run(settings: MovieSettings) -> int:
             f"--cycle, --death: expected at least {_SHORTEST_CYCLE} frames and a chance from 0 to 1, got "
             f"{settings.cycle:g} and {settings.death:g}"
         )
+    if not 0 <= settings.variety <= 1:
+        raise SettingsError(f"--variety: expected 0 to 1, got {settings.variety:g}")
     study = None if settings.study == "sim+" else settings.study
     if settings.views and study is None:
         raise SettingsError("--views: expected a study (--study 1), as sim+ has no views, got sim+")
@@ -77,6 +82,7 @@ def run(settings: MovieSettings) -> int:
             views=settings.views,
             cycle_frames=settings.cycle,
             death=settings.death,
+            variety=settings.variety,
         )
         new = make_movie(settings.output, job)
         LOG.info(

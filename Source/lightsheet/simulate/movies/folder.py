@@ -83,6 +83,7 @@ def movie_job(
     views: bool = False,
     cycle_frames: float = 40.0,
     death: float = 0.002,
+    variety: float = 0.0,
 ) -> MovieJob:
     """Fill in what was not given: voxel size and nuclei of the study, or of Fluo-N3DH-SIM+.
 
@@ -107,6 +108,7 @@ def movie_job(
         step_um=0.04 * diameter,
         drift_um=0.01 * diameter,
         jump_um=0.25 * diameter,
+        variety=variety,
     )
     return MovieJob(study, seed, sequence, frames, size, step, lives, cells, views)
 

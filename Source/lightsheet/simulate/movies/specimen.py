@@ -4,6 +4,7 @@ What the movies of the Cell Tracking Challenge's Fluo-N3DH-SIM+ show: nuclei tha
 of their own, and are lit evenly; here also a specimen that drifts and a stage that jumps.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +30,9 @@ _PRESSED = 0.1
 # Share of the room that cells fill in the first frame.
 _FULL = 0.4
 _LARGEST_SHARE_OF_JUMP = 0.12
+# With a variety of 1: deviation of the brightness from frame to frame, and share of stable cells that look
+# condensed for some frames, as before a division that does not come.
+_FLICKER, _FEINTS, _FRAMES_OF_FEINT = 0.15, 0.08, 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Life:
     jumps : share of the frames before which the stage jumps
     jump_um : standard deviation of a jump along each axis
     apart : least distance of two nuclei, in the sum of their radii; below 1 they press on each other
+    variety : how unlike cells of one state look, from 0 to 1; with 1 some divide or die and hardly show it
+        beforehand, brightness flickers, and some of the stable ones look condensed for a while
     """
 
     diameter_um: float
@@ -55,6 +61,7 @@ class Life:
     jumps: float = 0.05
     jump_um: float = 1.5
     apart: float = 0.94
+    variety: float = 0.0
 
 
 @dataclass
@@ -73,6 +80,9 @@ class Cell:
     oval : shares of its radius along its axes
     brightness : factor on its density
     contrast : of its texture
+    shown : how far its divisions and its death show, from 0 to 1
+    feint : it looks as condensed as before a division, from 0 to 1
+    flicker : factor on its brightness in this frame
     """
 
     track: int
@@ -86,6 +96,9 @@ class Cell:
     dying: int = 0
     pressed: bool = False
     pace: Points = field(default_factory=lambda: np.zeros(3))
+    shown: float = 1.0
+    feint: float = 0.0
+    flicker: float = 1.0
 
     @property
     def state(self) -> str:
@@ -105,16 +118,23 @@ class Cell:
 
     def body(self, life: Life, shift_um: Points) -> Body:
         """Return what is seen of it."""
-        radius, oval, bright, contrast = self.radius_um(life), self.oval, self.brightness, self.contrast
+        oval, bright, contrast = self.oval, 1.0, self.contrast
+        shown = self.shown
         if self.state == "mitotic":
             flat = (0.6, 0.45)[min(_MITOTIC_FRAMES - self.left, 1)] if self.left >= 1 else 0.45
-            oval, bright, contrast = np.array([flat, 0.95, 0.85]), 1.6 * bright, 0.1
+            oval, bright, contrast = np.array([flat, 0.95, 0.85]), 1.6, 0.1
         elif self.state == "new daughter":
             flat = (0.5, 0.75)[min(self.age, 1)]
-            oval, bright, contrast = np.array([flat, 0.9, 0.85]), (1.5, 1.25)[min(self.age, 1)] * bright, 0.15
+            oval, bright, contrast = np.array([flat, 0.9, 0.85]), (1.5, 1.25)[min(self.age, 1)], 0.15
         elif self.dying:
-            bright *= 1 + 0.4 * self.dying
-        return Body(self.place_um + shift_um, radius * oval, self.turn, bright, contrast)
+            bright = 1 + 0.4 * self.dying
+        elif self.feint:
+            oval, bright, contrast, shown = np.array([0.55, 0.95, 0.85]), 1.5, 0.12, self.feint
+        oval = shown * oval + (1 - shown) * self.oval
+        bright = (shown * bright + 1 - shown) * self.brightness * self.flicker
+        contrast = shown * contrast + (1 - shown) * self.contrast
+        radii = self.radius_um(life) * oval
+        return Body(self.place_um + shift_um, radii, self.turn, bright, contrast)
 
 
 @dataclass(frozen=True)
@@ -168,6 +188,7 @@ class Movie:
         for cell in self._cells:
             cell.left, cell.age = int(rng.integers(_MITOTIC_FRAMES + 1, round(life.cycle_frames) + 1)), 100
         self._shift = np.zeros(3)
+        self._looks = int(copy.deepcopy(rng).integers(1 << 62))
 
     @property
     def tracks(self) -> list[Track]:
@@ -296,6 +317,16 @@ class Movie:
         most = _LARGEST_SHARE_OF_JUMP * self._envelope.field_um()
         return np.asarray(np.clip(self._shift + step, -most, most))
 
+    def _vary(self, cell: Cell, time: int) -> None:
+        """Draw how a cell looks in this frame; from numbers of its own, so that all lives stay the same."""
+        variety = self._life.variety
+        own = np.random.default_rng((self._looks, cell.track))
+        cell.shown = 1 - variety * float(own.random())
+        episode = np.random.default_rng((self._looks, cell.track, 1, time // _FRAMES_OF_FEINT))
+        cell.feint = float(episode.random() < _FEINTS * variety) * float(episode.uniform(0.3, 1))
+        frame = np.random.default_rng((self._looks, cell.track, 2, time))
+        cell.flicker = float(np.exp(frame.normal(0, _FLICKER * variety)))
+
     def _drawn(self, time: int) -> MovieFrame:
         """Draw the present frame; cells of no voxel end."""
         shape, spacing = self._envelope.shape_zyx, self._envelope.spacing_um
@@ -303,6 +334,8 @@ class Movie:
         labels = np.zeros(shape, label_type(len(self._begun)))
         seen: list[Cell] = []
         for cell in self._cells:
+            if self._life.variety:
+                self._vary(cell, time)
             body = cell.body(self._life, self._shift)
             start = np.random.default_rng(cell.track).integers(0, self._texture.shape)
             offset = start - np.rint(body.centre_um / spacing).astype(np.int64)  # its texture goes with it
