@@ -25,7 +25,7 @@ MAX_FUNCTION_LINES = 60
 MAX_FILES = 18
 # Prediction runs without PyTorch; only these files of the runtimes need it when they are imported.
 WITHOUT_TORCH = ("core", "volumes", "specimen", "datasets", "models", "inference", "runtimes")
-NEEDS_TORCH = ("runtimes.torch_facts", "runtimes.torch_runtime", "runtimes.frozen")
+NEEDS_TORCH = ("runtimes.torch_facts", "runtimes.torch_runtime", "runtimes.crops", "runtimes.frozen")
 TORCH = {"torch", "lightning", "monai"}
 
 

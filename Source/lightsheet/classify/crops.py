@@ -120,10 +120,8 @@ class Cutter:
             boxes.append(box)
             weights.append(weight)
             inside.append(share)
-        part = frame[boxes[0], boxes[1], boxes[2]]
-        cut = np.einsum("az,zyx->ayx", weights[0], part, optimize=True)
-        cut = np.einsum("by,ayx->abx", weights[1], cut, optimize=True)
-        return np.einsum("cx,abx->abc", weights[2], cut, optimize=True), 1 - float(np.prod(inside))
+        cut = _weighted(frame[boxes[0], boxes[1], boxes[2]], weights)
+        return cut, 1 - float(np.prod(inside))
 
     def mask(self, labels: Labels, label: int, centre: Places) -> Floats:
         """Cut the mask of one object: the share of each voxel that is of it."""
@@ -134,9 +132,7 @@ class Cutter:
         weights = [
             self._weights(axis, float(centre[axis]) - start[axis], int(shape[axis]))[0] for axis in range(3)
         ]
-        cut = np.einsum("az,zyx->ayx", weights[0], own, optimize=True)
-        cut = np.einsum("by,ayx->abx", weights[1], cut, optimize=True)
-        return np.asarray(np.einsum("cx,abx->abc", weights[2], cut, optimize=True))
+        return _weighted(own, weights)
 
     def _along(self, axis: int, centre: float, size: int) -> tuple[slice, Floats, float]:
         """Voxels along an axis that the cube takes, their weights (S, n), and the share that is inside."""
@@ -157,6 +153,13 @@ class Cutter:
         weights = share / np.maximum(total, 1e-9)
         inside = (places > low - 0.5) & (places < high - 0.5)
         return (weights * inside[:, None]).astype(np.float32), float(inside.mean())
+
+
+def _weighted(part: Floats, weights: list[Floats]) -> Floats:
+    """Weigh the voxels (Z, Y, X) of a part along each axis, by weights (S, n) each: (S, S, S)."""
+    along_z, along_y, along_x = weights
+    cut = along_y @ (part @ along_x.T)
+    return np.asarray((along_z @ cut.reshape(len(cut), -1)).reshape(-1, *cut.shape[1:]))
 
 
 def is_padded(outside: float) -> bool:

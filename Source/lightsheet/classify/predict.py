@@ -5,17 +5,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lightsheet.classify.calibrate import calibration_of
 from lightsheet.classify.crops import Crops
 from lightsheet.classify.rules import STATES
-from lightsheet.classify.task import raw_of
-from lightsheet.classify.train import CLASSIFY
+from lightsheet.classify.settings import CLASSIFY
 from lightsheet.core.errors import ModelError, VolumeError
 from lightsheet.models.choose import shipped_models_folder
 from lightsheet.models.folder import open_model
+from lightsheet.runtimes.crops import CropRunner
 from lightsheet.runtimes.loading import network_of
 from lightsheet.runtimes.target import Device, choose_target
 from lightsheet.volumes.tracks.lineage import Integers, Places
@@ -83,8 +82,7 @@ class StateTeller:
         training = folder.settings.training
         self.voxels = folder.settings.patch_zyx[0]
         self._calibration = calibration_of(training, len(STATES), str(model))
-        self._device = torch.device(choose_target(device, "fp32", "torch").device)
-        self._network = network_of(folder).eval().to(self._device)
+        self._network = CropRunner(network_of(folder), choose_target(device, "fp32", "auto"))
         self._flips = _FLIPS if flips else _FLIPS[:1]
 
     def tell(self, parts: Iterable[Crops]) -> Told:
@@ -102,14 +100,11 @@ class StateTeller:
 
     def _each(self, parts: Iterable[Crops]) -> Iterator[Told]:
         for crops in parts:
+            if not len(crops):
+                continue
             self._check(crops)
-            raw = np.mean(
-                [
-                    raw_of(self._network, np.flip(crops.data, axes) if axes else crops.data, self._device)
-                    for axes in self._flips
-                ],
-                axis=0,
-            )
+            each = [self._network.run(np.flip(crops.data, axes)) for axes in self._flips]
+            raw = np.mean(each, axis=0)
             yield Told(
                 crops.embryos,
                 crops.frames,

@@ -18,6 +18,7 @@ _NETWORKS: dict[str, tuple[str, list[int]]] = {
     "cnn": ("crop_cnn", [1]),
     "rnn": ("crop_convlstm", [0, 1, 2]),
 }
+CLASSIFY = "classify"
 _FREE_TO_CHANGE = frozenset({"fit"})
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -15,10 +14,10 @@ from lightsheet.classify.settings import StateTraining
 from lightsheet.core.axes import ZYX, Floats
 from lightsheet.evaluate.cells.states import state_scores
 from lightsheet.networks import VolumeNetwork, build
+from lightsheet.runtimes.crops import run_by_torch
 from lightsheet.training.sampling import generator_of_sample
 from lightsheet.training.task import Batch, Loss, Round
 
-_BATCH = 64
 _FOCUS = 2.0
 _SHIFT = 2
 _GAIN, _OFFSET, _NOISE = (0.75, 1.33), 0.05, 0.06
@@ -79,7 +78,7 @@ class StateTask(Dataset[tuple[Tensor, ...]]):
 
     def validate(self, network: VolumeNetwork, device: torch.device, *, bf16: bool) -> Round:
         """Score the states of the crops that are held out."""
-        raw = raw_of(network, self._val.data, device, bf16=bf16)
+        raw = run_by_torch(network, self._val.data, device, bf16=bf16)
         scores = state_scores(self._val.states, raw.argmax(axis=1), STATES)
         columns = {"macro_f1": scores.macro_f1, "accuracy": scores.accuracy}
         columns |= {f"f1_{name}": value for name, value in scores.f1.items()}
@@ -90,18 +89,6 @@ class StateTask(Dataset[tuple[Tensor, ...]]):
             summary=f"macro F1 {scores.macro_f1:.3f}, accuracy {scores.accuracy:.3f}",
             kept={"macro_f1": scores.macro_f1, "f1": dict(scores.f1)},
         )
-
-
-def raw_of(
-    network: torch.nn.Module, data: NDArray[Any], device: torch.device, *, bf16: bool = False
-) -> Floats:
-    """Return what a network says of crops (N, 4, S, S, S) before the softmax (N, states)."""
-    made = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for first in range(0, len(data), _BATCH):
-            batch = torch.from_numpy(data[first : first + _BATCH].astype(np.float32)).to(device)
-            made.append(network(batch).float().cpu().numpy())
-    return np.concatenate(made) if made else np.zeros((0, len(STATES)), np.float32)
 
 
 def changed(crop: Floats, rng: np.random.Generator) -> Floats:

@@ -10,20 +10,20 @@ from lightsheet.classify.crops import Crops, joined
 from lightsheet.classify.folders import load_crops
 from lightsheet.classify.report import write_training_report
 from lightsheet.classify.rules import STATES
-from lightsheet.classify.settings import StateTraining
+from lightsheet.classify.settings import CLASSIFY, StateTraining
 from lightsheet.classify.splits import audit, known, split
-from lightsheet.classify.task import StateTask, raw_of
+from lightsheet.classify.task import StateTask
 from lightsheet.core.malloc import keep_freed_memory
 from lightsheet.core.memory import allow_for_networks
 from lightsheet.core.progress import LOG
 from lightsheet.evaluate.cells.states import reliability, state_scores
 from lightsheet.models.folder import ModelFolder, ModelInputs, ModelOutput, ModelSettings, save_model
+from lightsheet.runtimes.crops import run_by_torch
 from lightsheet.training.alone import alone
 from lightsheet.training.checkpoint import read_checkpoint
 from lightsheet.training.fit import Fitted, fit
 from lightsheet.volumes.info import Overrides
 
-CLASSIFY = "classify"
 INPUTS = ("before", "now", "after", "mask")
 REPORT = "report.html"
 
@@ -66,7 +66,7 @@ def write_model(
     weights = read_checkpoint(fitted.weights)["network"]
     network = task.network
     network.load_state_dict(weights)
-    raw = raw_of(network.eval().to("cpu"), held.data, torch.device("cpu"))
+    raw = run_by_torch(network.eval().to("cpu"), held.data, torch.device("cpu"))
     calibration = calibrated(raw, held.states)
     probabilities = calibration.probabilities(raw)
     scores = state_scores(held.states, probabilities.argmax(axis=1), STATES)

@@ -8,7 +8,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightsheet.runtimes.exported import STEPS
 from lightsheet.runtimes.openvino_runtime import import_openvino
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lightsheet.networks import VolumeNetwork
+
+_Network = TypeVar("_Network", bound="nn.Module")
 
 
 def convertible(network: "VolumeNetwork") -> bool:
@@ -35,11 +37,48 @@ def graphs_of(network: "VolumeNetwork", in_channels: int) -> dict[str, Callable[
     from lightsheet.networks.staged import split  # needs PyTorch
 
     names = STEPS if split(network) is not None else STEPS[:1]
-    network = fold_ways_up(network)
+    network = _with_plain_groups(fold_ways_up(network))
     return {
         name: functools.lru_cache(1)(functools.partial(_convert, network, in_channels, name))
         for name in names
     }
+
+
+def graph_of_batches(network: "nn.Module", sample: tuple[int, ...]) -> Any:
+    """Return the graph of a network in evaluation mode that takes batches of ``sample`` (C, Z, Y, X)."""
+    import torch  # OpenVINO predicts without
+
+    return _traced(_with_plain_groups(copy.deepcopy(network)), (torch.zeros((2, *sample)),))
+
+
+def _with_plain_groups(network: "_Network") -> "_Network":
+    """Write each norm over groups of channels as one over lines, in place.
+
+    OpenVINO 2026.4 crashes when it compiles such a norm and a sum behind it for maps of 8 or 16 voxels.
+    """
+    import torch  # OpenVINO predicts without
+    from torch import nn
+
+    class Groups(nn.Module):
+        """What a norm over groups does, by the norm of one line a group."""
+
+        def __init__(self, norm: nn.GroupNorm) -> None:
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            lines = maps.reshape(maps.shape[0], self.norm.num_groups, -1)
+            even = nn.functional.instance_norm(lines, eps=self.norm.eps).reshape(maps.shape)
+            if not self.norm.affine:
+                return even
+            each = (1, -1, *[1] * (maps.ndim - 2))
+            return even * self.norm.weight.reshape(each) + self.norm.bias.reshape(each)
+
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(module, name, Groups(child))
+    return network
 
 
 def fold_ways_up(network: "VolumeNetwork") -> "VolumeNetwork":
@@ -73,10 +112,13 @@ def _bias(layer: "nn.Conv3d | nn.ConvTranspose3d") -> "Tensor":
 
 
 def _convert(network: "VolumeNetwork", in_channels: int, name: str) -> Any:
+    return _traced(*_traceable(network, in_channels, name))
+
+
+def _traced(module: "nn.Module", example: "tuple[Tensor, ...]") -> Any:
     import torch  # OpenVINO predicts without
 
     openvino = import_openvino()
-    module, example = _traceable(network, in_channels, name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the example is tiny, and on a busy machine threads wait for each other
     try:
