@@ -119,7 +119,7 @@ def _divisions(
 ) -> tuple[int, int, int]:
     """Count the divisions that are right, missed and wrong.
 
-    One is right if both daughters' tracks are those of a true one, whose mother is at most ``frames`` earlier
+    One is right if all of its daughters are those of a true one, whose mother is at most ``frames`` earlier
     or later.
     """
     wanted = {int(mother): _daughters(true, int(mother)) for mother in true.divisions}
@@ -132,7 +132,7 @@ def _divisions(
         ]
         known = partner[mother] >= 0 or any(one is not None for one in mothers)
         judged += known or not sparse
-        same = mothers[0] if mothers[0] is not None and mothers[0] == mothers[1] else None
+        same = mothers[0] if len(set(mothers)) == 1 else None
         if (
             same is not None
             and abs(int(true.times[same]) - int(found.times[mother])) <= frames
