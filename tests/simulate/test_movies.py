@@ -74,7 +74,8 @@ def test_cells_may_look_unlike_and_live_the_same() -> None:
         list(Movie(np.random.default_rng(1), envelope, Life(4.0, 12.0, 0.03, variety=much)).frames(12))
         for much in (0.0, 1.0)
     )
-    ratios, sizes = [], {state: [] for state in STATES}
+    ratios: list[float] = []
+    sizes: dict[str, list[float]] = {state: [] for state in STATES}
     for one, other in zip(plain, varied, strict=True):
         assert one.states == other.states
         for label, state in one.states.items():
