@@ -1,7 +1,10 @@
 """What each command says of itself: every flag once, by one name or by a pair of opposites."""
 
 import importlib
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +28,20 @@ def test_help_tells_each_flag_once(capsys: pytest.CaptureFixture[str], command: 
     assert len(flags) == len(set(flags))
     assert "--no_no_" not in text
     assert " settings options" not in text
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["project", "--help"]])
+def test_help_whose_reader_has_ended_is_dropped_without_a_word(words: list[str], unbuffered: str) -> None:
+    code = "import sys; from lightsheet.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(write)
+    assert (done.stderr, done.returncode) == (b"", 141)

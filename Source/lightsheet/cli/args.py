@@ -26,6 +26,7 @@ import tyro
 from lightsheet.core.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
+    EXIT_UNREAD,
     LightsheetError,
     SettingsError,
     Stopped,
@@ -34,7 +35,7 @@ from lightsheet.core.errors import (
 from lightsheet.core.files import explain_write_error, read_json_object
 from lightsheet.core.malloc import sleep_while_waiting
 from lightsheet.core.memory import is_out_of_memory, limit_memory
-from lightsheet.core.progress import LOG, log_to_stderr
+from lightsheet.core.progress import LOG, log_to_stderr, nobody_reads
 
 if TYPE_CHECKING:
     from lightsheet.operate.provenance.steps import Trace
@@ -93,7 +94,7 @@ def run_command(
         code = run(settings)
         if trace is not None:
             _record(prog, given, settings, trace, started, code)
-        return code
+        return EXIT_UNREAD if nobody_reads() else code
     except LightsheetError as error:
         return _fail(prog, str(error))
     except Stopped as stop:
@@ -103,6 +104,8 @@ def run_command(
         _fail(prog, f"stopped by Ctrl-C; {_GO_ON}")
         return EXIT_INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads("\n"):
+            return EXIT_UNREAD
         if os.environ.get(DEBUG_VARIABLE):
             raise
         return _fail(prog, _line_for(error))
@@ -167,6 +170,7 @@ def _parse(settings_type: type[S], arguments: list[str], prog: str) -> S:
             )
     except SystemExit as stop:
         if not stop.code:
+            sys.stdout.flush()
             raise
         message = _first_paragraph(complaint.getvalue())
         raise SettingsError(f"{message}; see {prog} --help") from None

@@ -4,6 +4,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from lightsheet.core.errors import EXIT_ERROR, EXIT_OK, EXIT_UNREAD
+from lightsheet.core.progress import nobody_reads
+
 SUBCOMMANDS = {
     "simulate": ("lightsheet.cli.simulate", "write simulated stacks: views, fused volumes, labels"),
     "movies": ("lightsheet.cli.cells.movies", "write simulated movies: images, masks, tracks, states"),
@@ -56,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"  {name:<{width}}  {text}\n" for name, (_, text) in SUBCOMMANDS.items()
     )
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(usage)
-        return 0 if arguments else 2
+        if nobody_reads(usage):
+            return EXIT_UNREAD
+        return EXIT_OK if arguments else EXIT_ERROR
     if arguments[0] not in SUBCOMMANDS:
         sys.stderr.write(
             f"lightsheet: error: expected a subcommand, got '{arguments[0]}'; see lightsheet --help\n"

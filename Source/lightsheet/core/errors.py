@@ -5,8 +5,8 @@ Every class is also a builtin exception, so that callers who know nothing of thi
 
 import signal
 
-EXIT_OK, EXIT_SOME_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
-"""Codes of a process that did all, all but some of several inputs, nothing, or was ended by Ctrl-C."""
+EXIT_OK, EXIT_SOME_FAILED, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_UNREAD = 0, 1, 2, 130, 141
+"""Codes of a process: all done; some inputs failed; nothing done; ended by Ctrl-C; output not read."""
 
 
 class LightsheetError(Exception):

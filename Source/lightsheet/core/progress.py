@@ -103,6 +103,17 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     LOG.propagate = False
 
 
+def nobody_reads(text: str = "") -> bool:
+    """Write to stdout; true if what read it has ended, as ``head`` does: what is left is dropped then."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 class _PrintableFormatter(logging.Formatter):
     """Names of files and what clients send are part of messages: no sign in them steers a terminal."""
 
