@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 from lightsheet.cli.cells.segment import main
 from lightsheet.core.errors import ModelError, NotFoundError, SettingsError, VolumeError
 from lightsheet.evaluate.cells.instances import instance_scores, overlaps_of
+from lightsheet.inference.journal import Journal
 from lightsheet.models.folder import load_state, open_model
 from lightsheet.networks import build
+from lightsheet.segment import predict
 from lightsheet.segment.instances import InstanceSettings, instances_of
 from lightsheet.segment.losses import class_loss, marker_loss
 from lightsheet.segment.maps import foreground_and_markers
@@ -22,6 +25,7 @@ from lightsheet.segment.predict import open_segmenter
 from lightsheet.segment.targets import CLASS_WEIGHTS, EDGE, INTERIOR, targets_of
 from lightsheet.simulate.movies.folder import make_movie, movie_job
 from lightsheet.volumes.labels import Labels, read_labels, write_labels
+from tiers import slow
 
 SPACING = (0.4, 0.2, 0.2)
 TRAINING = ["--patch_size", "16,48,48", "--feat_channels", "8", "--fold", "2", "--epochs", "2"]
@@ -169,6 +173,39 @@ def test_tiles_give_the_labels_of_one_pass(model: Path, movies: Path, tmp_path: 
     whole, tiles = (read_labels(tmp_path / name / "mask000.tif")[0] for name in ("whole", "tiles"))
     assert (whole != tiles).mean() < 1e-3
     assert whole.max() == tiles.max()
+
+
+@pytest.mark.parametrize("flips", ["none", slow("xy")])
+def test_a_large_volume_goes_on_where_it_was_stopped(
+    model: Path,
+    movies: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    flips: str,
+) -> None:
+    monkeypatch.setattr(predict, "_LONG", 1)
+    caplog.set_level("INFO", "lightsheet")
+    given = ["--model", str(model), "--patch_size", "8,48,48", "--flips", flips]
+    straight, stopped = ["predict", str(movies / "02" / "t000.tif")], tmp_path / "stopped"
+    assert main([*straight, str(tmp_path / "straight"), *given]) == 0
+    append = Journal.append
+
+    def dies(self: Journal, planes: dict[str, Any], filled: float = 0.0) -> None:
+        append(self, planes, filled)
+        if self.planes_done >= 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", dies)
+        assert main([*straight, str(stopped), *given]) == 130
+    assert (stopped / ".mask000.tif.journal").is_dir()
+    assert "stopped at plane" not in caplog.text
+    assert main([*straight, str(stopped), *given]) == 0
+    assert "an earlier run was stopped at plane 12 of 25; going on there" in caplog.text
+    assert not (stopped / ".mask000.tif.journal").exists()
+    whole, resumed = (read_labels(tmp_path / name / "mask000.tif")[0] for name in ("straight", "stopped"))
+    np.testing.assert_array_equal(resumed, whole)
 
 
 def test_what_was_done_is_kept(

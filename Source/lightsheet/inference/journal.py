@@ -201,8 +201,15 @@ class Journal:
 
     def planes(self, name: str) -> Iterator[Floats]:
         """All planes (maps, Z, Y, X) of the last finished member, some at a time."""
-        for first in range(0, self._shape[0], _PLANES_AT_ONCE):
-            yield self._read(name, self.member - 1, first, min(_PLANES_AT_ONCE, self._shape[0] - first))
+        return self._some(name, self.member - 1, self._shape[0])
+
+    def so_far(self, name: str) -> Iterator[Floats]:
+        """Planes (maps, Z, Y, X) of the present member that are done, some at a time."""
+        return self._some(name, self.member, self.planes_done)
+
+    def _some(self, name: str, member: int, stop: int) -> Iterator[Floats]:
+        for first in range(0, stop, _PLANES_AT_ONCE):
+            yield self._read(name, member, first, min(_PLANES_AT_ONCE, stop - first))
 
     def remove(self) -> None:
         """Remove everything: the result is there."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from lightsheet.core.axes import ZYX, Floats, Region, SpacingUm
 from lightsheet.core.errors import ModelError, VolumeError
 from lightsheet.core.files import content_hash, made_alone, settings_hash
 from lightsheet.core.intensity import Normalization, percentiles
+from lightsheet.core.locks import remove
 from lightsheet.core.progress import LOG
 from lightsheet.inference.for_volume import for_volume
+from lightsheet.inference.journal import Journal, journal_folder
 from lightsheet.inference.members import FLIPS, mirrored_model
-from lightsheet.inference.planning import plan_prediction
+from lightsheet.inference.planning import plan_of_sizes, plan_prediction
 from lightsheet.inference.predict import predict_slabs
 from lightsheet.inference.resources import Resources
 from lightsheet.inference.settings import InferenceSettings, RunSettings
@@ -26,10 +28,11 @@ from lightsheet.models.folder import ModelFolder, open_model
 from lightsheet.runtimes.loading import load_model
 from lightsheet.runtimes.target import choose_target
 from lightsheet.segment.designs import of_model
-from lightsheet.segment.designs.design import SURE, Told
+from lightsheet.segment.designs.design import Told
+from lightsheet.segment.designs.filling import fill, journal_for, room_for_told
 from lightsheet.segment.figures import draw_objects
 from lightsheet.segment.instances import grow
-from lightsheet.segment.maps import labels_on
+from lightsheet.segment.maps import SURE, labels_on
 from lightsheet.segment.names import PLANAR, SEGMENT
 from lightsheet.segment.pairs import coarse_shape
 from lightsheet.segment.parts import planes_of
@@ -55,8 +58,12 @@ _ONE_SIZE = 1.6
 _CLEAN, _FINER, _LEAST_SCALE = 0.005, 1.4, 0.75
 # Voxels of the finest grid for each of the image; grids of up to as many voxels there are always.
 _MOST_FINER, _ALWAYS_ROOM = 16, 1 << 24
+# Grids of so many voxels take half a minute and more, and are worth a journal.
+_LONG = 1 << 24
 # What a voxel of the network's grid and one of the image take while instances grow.
 _BYTES_ON_GRID, _BYTES_OF_LABEL = 12, 4
+Keep = Callable[[ZYX], Journal | None]
+"""Gives the journal of what is told of a grid."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,9 @@ class Segmenter:
         OutputError, BusyError
             When the labels can't be written, or another run writes them.
         """
-        asked = {"given": asdict(given), "how": asdict(self._settings), "model": self._folder.key}
+        how = asdict(self._settings)
+        del how["resume"]
+        asked = {"given": asdict(given), "how": how, "model": self._folder.key}
         key = settings_hash({"of": Watched(image).digest, **asked})
         record = output.with_name(f".{output.name}.json")
         with made_alone(output):
@@ -142,19 +151,26 @@ class Segmenter:
             if done is not None:
                 return done
             with self.opened(image, given) as volume:
-                objects = self._write(volume, output)
+                objects = self._write(volume, output, key)
             content = {"key": key, "objects": objects, "labels": content_hash(output)}
             record.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            remove(journal_folder(output))
         return Segmented(output, False, objects)
 
-    def _write(self, volume: LazyVolume, output: Path) -> int:
+    def _write(self, volume: LazyVolume, output: Path, key: str) -> int:
         """Predict, grow and write; how many objects there are."""
         self._warn(volume)
         radius = self.radius_um(volume)
         grid, shape = self._fine_grid(volume, radius), volume.shape_zyx
+
+        def keep(grid: ZYX) -> Journal | None:
+            if not self._settings.resume or self.planar or math.prod(grid) < _LONG:
+                return None
+            return journal_for(output, settings_hash({"of": key}), grid, ordered=self._design.ordered)
+
         asked = _BYTES_ON_GRID * math.prod(grid) + _BYTES_OF_LABEL * math.prod(shape)
         with room_for(asked, self._resources.limits().memory, output) as room:
-            labels, objects = self._objects(volume, radius, room)
+            labels, objects = self._objects(volume, radius, room, keep)
             said = {"lightsheet": f"segmented by {self._folder.name}"}
             if radius:
                 said["diameter_um"] = f"{2 * radius:.4g}"
@@ -193,7 +209,7 @@ class Segmenter:
 
         def predicted(part: LazyVolume, radius: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
             grid = self._grid(part, radius)
-            maps = _room_for_maps(grid, np.zeros, ordered=False)
+            maps = room_for_told(grid, np.zeros, ordered=False)
             self._predict(part, grid, self._normalization(volume, radius), maps)
             return maps.sure, maps.seeds
 
@@ -242,11 +258,14 @@ class Segmenter:
         shape = coarse_shape(volume.shape_zyx, volume.info.require_spacing(), radius_um)
         return Normalization(*percentiles(resampled_volume(volume, shape)))
 
-    def _labels(self, volume: LazyVolume, radius_um: float, room: Room) -> tuple[Labels, int]:
+    def _labels(
+        self, volume: LazyVolume, radius_um: float, room: Room, keep: Keep | None = None
+    ) -> tuple[Labels, int]:
         """Predict and grow; the objects on the volume's grid, and how many."""
         grid, shape, how = self._fine_grid(volume, radius_um), volume.shape_zyx, self._settings.instances
-        maps = _room_for_maps(grid, room, ordered=self._design.ordered)
-        self._predict(volume, grid, self._normalization(volume, radius_um), maps)
+        maps = room_for_told(grid, room, ordered=self._design.ordered)
+        scale = self._normalization(volume, radius_um)
+        self._predict(volume, grid, scale, maps, None if keep is None else keep(grid))
         foreground, labels = room(grid, bool), room(grid, np.uint32)
         for planes in planes_of(grid):
             foreground[planes] = maps.sure[planes] > how.foreground * SURE
@@ -259,11 +278,13 @@ class Segmenter:
             made[planes] = part
         return made, objects
 
-    def _objects(self, volume: LazyVolume, radius: float, room: Room) -> tuple[Labels, int]:
+    def _objects(
+        self, volume: LazyVolume, radius: float, room: Room, keep: Keep | None = None
+    ) -> tuple[Labels, int]:
         """Segment a volume, a plane, or each of several on its own; the objects, and how many in all."""
         count = volume.shape_zyx[0]
         if not self.planar or count == 1:
-            return self._labels(volume, radius, room)
+            return self._labels(volume, radius, room, keep)
         if not self._settings.each_plane:
             raise VolumeError(
                 f"{volume.info.source}: expected one plane for {self._folder.name}, got {count}; "
@@ -283,23 +304,28 @@ class Segmenter:
         grid: ZYX,
         scale: Normalization,
         maps: Told,
+        journal: Journal | None = None,
     ) -> None:
         """Predict how sure voxels are of objects, and which are of seeds."""
         inputs = PlanarInputs(scale) if self.planar else ImageInputs(scale)
         seen = volume if grid == volume.shape_zyx else resampled_volume(volume, grid)
         model = for_volume(self._model, seen, inputs)
-        plan = plan_prediction(grid, model.facts, model.patch_zyx, model.runtime, self._resources.limits())
+        if journal is not None and journal.plan is not None:
+            plan = plan_of_sizes(grid, model.facts, model.runtime, journal.plan)
+        else:
+            limits = self._resources.limits()
+            plan = plan_prediction(grid, model.facts, model.patch_zyx, model.runtime, limits)
+        left = 0, grid[0]
+        if journal is not None:
+            journal.begin(plan.layout.sizes())
+            left = journal.planes_done, grid[0]
         passes = [mirrored_model(model, axes) if axes else model for axes in FLIPS[self._settings.flips]]
-        slabs = [predict_slabs(seen, inputs, one, plan) for one in passes]
-        done = 0
-        for several in zip(*slabs, strict=True):
-            raw = several[0] if len(several) == 1 else np.mean(several, axis=0)
-            told = self._design.read(raw, self._settings.instances)
-            planes = slice(done, done + raw.shape[1])
-            maps.sure[planes], maps.seeds[planes] = told.sure, told.seeds
-            if maps.order is not None and told.order is not None:
-                maps.order[planes] = told.order
-            done = planes.stop
+        if len(passes) == 1:
+            slabs = predict_slabs(seen, inputs, passes[0], plan, journal, planes=left)
+        else:  # side by side, of which tiles can't be kept
+            each = [predict_slabs(seen, inputs, one, plan, planes=left) for one in passes]
+            slabs = (np.mean(several, axis=0) for several in zip(*each, strict=True))
+        fill(maps, slabs, lambda raw: self._design.read(raw, self._settings.instances), journal)
 
     def _warn(self, volume: LazyVolume) -> None:
         """Tell what makes the result doubtful."""
@@ -330,11 +356,6 @@ def coarse_enough(grid: ZYX, shape: ZYX) -> ZYX:
         return grid
     z, y, x = (max(1, round(size / finer ** (1 / 3))) for size in grid)
     return z, y, x
-
-
-def _room_for_maps(grid: ZYX, room: Room, *, ordered: bool) -> Told:
-    """Make room for what the network tells of a grid."""
-    return Told(room(grid, np.uint8), room(grid, bool), room(grid, np.uint8) if ordered else None)
 
 
 def _in_pixels(volume: LazyVolume) -> bool:

@@ -105,6 +105,9 @@ class SegmentSettings(RunSettings):
     many sizes"""
     flips: Flips = "none"
     """predict mirrored images too and take the mean: xy is 4 passes instead of 1, all (with Z) is 8"""
+    resume: bool = True
+    """keep a journal beside the labels of a large volume while they are made, so that a run that was killed
+    goes on at its tile"""
     each_plane: bool = False
     """with a model of planes: segment each plane of a stack or movie on its own"""
     view: bool = False

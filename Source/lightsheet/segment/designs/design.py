@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from lightsheet.core.axes import Floats
 from lightsheet.segment.instances import InstanceSettings, instances_of
+from lightsheet.segment.maps import SURE
 from lightsheet.volumes.labels import Labels
 
-SURE = 255
-"""Probabilities are kept as bytes up to this."""
 Mask = NDArray[np.bool_]
 FLAT = (1.0, 1.0, 1.0)
 
