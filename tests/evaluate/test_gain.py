@@ -9,8 +9,9 @@ import pytest
 
 from lightsheet.cli.evaluate import main
 from lightsheet.core.errors import MissingExtraError, VolumeError
+from lightsheet.core.processes import ElsewhereError
 from lightsheet.evaluate.cells.gain import gain_of, lines_of_gain, means_of_gain, n_iou, score_masks
-from lightsheet.segment.by_cellpose import CellposeError, by_cellpose
+from lightsheet.segment.by_cellpose import by_cellpose
 from lightsheet.segment.gain import GainScorer
 from lightsheet.volumes.info import Overrides, VolumeInfo
 from lightsheet.volumes.labels import Labels, write_labels
@@ -105,7 +106,7 @@ def test_cellpose_is_run_by_its_own_python(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[2] > 0, TRUE > 0)
     long = by_cellpose(fake(tmp_path / "long", FAKE), volumes, (2.0, 1.0, 1.0), "membrane")
     assert long[0].shape == TRUE.shape
-    with pytest.raises(CellposeError, match="expected masks, got exit code 1, 'ValueError: no model'"):
+    with pytest.raises(ElsewhereError, match="expected masks, got exit code 1, 'ValueError: no model'"):
         by_cellpose(fake(tmp_path / "wrong", "raise ValueError('no model')"), volumes, (1, 1, 1), "nucleus")
     with pytest.raises(MissingExtraError, match="Python that has Cellpose 3, got 'No such file"):
         by_cellpose(tmp_path / "none", volumes, (1, 1, 1), "nucleus")

@@ -1,18 +1,65 @@
-"""Processes that work for another one: they end with it, however it ends."""
+"""Processes that work for another one: they end with it, however it ends; and programs of other Pythons."""
 
 import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from multiprocessing import connection
 from pathlib import Path
 
+from lightsheet.core.errors import LightsheetError, MissingExtraError, one_line
+
 # Number of Linux's <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
 _SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class ElsewhereError(LightsheetError):
+    """A program of another Python did not do its work."""
+
+
+def run_elsewhere(
+    python: Path, program: str, where: Path, *, flag: str, package: str, wanted: str, install: str
+) -> None:
+    """Run a program by the Python of another environment, for packages that don't fit beside our own.
+
+    Parameters
+    ----------
+    python : interpreter of that environment
+    program : its text; its argument is ``where``
+    where : folder of what it reads and writes, in which it runs: beside our files lie modules of ours
+    flag, package, wanted : for messages: "--cellpose", "Cellpose 3", "masks"
+    install : what pip installs for it
+
+    Raises
+    ------
+    MissingExtraError
+        When the interpreter is missing or does not have the package.
+    ElsewhereError
+        When it ends with an error.
+    """
+    try:
+        done = subprocess.run(
+            [str(python), "-c", program, str(where)], capture_output=True, text=True, check=False, cwd=where
+        )
+    except OSError as error:
+        raise MissingExtraError(
+            f"{flag} {python}: expected a Python that has {package}, got '{error.strerror}'"
+        ) from error
+    if done.returncode and f"No module named '{package.split()[0].lower()}'" in done.stderr:
+        raise MissingExtraError(
+            f"{flag} {python}: expected a Python that has {package}, got one without; make an environment "
+            f'for it, and in that: pip install "{install}"'
+        )
+    if done.returncode:
+        last = (done.stderr.strip() or "nothing").splitlines()[-1]
+        raise ElsewhereError(
+            f"{flag} {python}: expected {wanted}, got exit code {done.returncode}, '{one_line(last)}'"
+        )
 
 
 def end_with_parent() -> None:

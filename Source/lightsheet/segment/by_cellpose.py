@@ -6,7 +6,6 @@ them, and the diameter of the objects in the fused volume.
 """
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lightsheet.core.axes import Channel, Floats, SpacingUm
-from lightsheet.core.errors import LightsheetError, MissingExtraError, one_line
+from lightsheet.core.processes import run_elsewhere
 from lightsheet.volumes.labels import Labels
 from lightsheet.volumes.resampled import nearest, resampled, shape_for
 
@@ -46,10 +45,6 @@ if __name__ == "__main__":
 """
 
 
-class CellposeError(LightsheetError):
-    """Cellpose did not do its work."""
-
-
 def by_cellpose(
     python: Path, images: Sequence[Floats], spacing_um: SpacingUm, channel: Channel
 ) -> list[Labels]:
@@ -66,7 +61,7 @@ def by_cellpose(
     ------
     MissingExtraError
         When the interpreter is missing or has no Cellpose.
-    CellposeError
+    ElsewhereError
         When it ends with an error.
     """
     cubic = (min(spacing_um),) * 3
@@ -77,31 +72,9 @@ def by_cellpose(
         for number, image in enumerate(images):
             np.save(where / f"image{number}.npy", resampled(image, wanted))
         (where / "job.json").write_text(json.dumps({"model": MODELS[channel], "images": len(images)}))
-        _run(python, where)
+        run_elsewhere(
+            python, _PROGRAM, where, flag="--cellpose", package="Cellpose 3", wanted="masks",
+            install="cellpose<4",
+        )  # fmt: skip
         found = [np.load(where / f"labels{number}.npy") for number in range(len(images))]
     return [nearest(labels.astype(np.uint32), (shape[0], shape[1], shape[2])) for labels in found]
-
-
-def _run(python: Path, where: Path) -> None:
-    try:
-        done = subprocess.run(
-            [str(python), "-c", _PROGRAM, str(where)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=where,  # beside this file lie modules of ours, which its Python must not find
-        )
-    except OSError as error:
-        raise MissingExtraError(
-            f"--cellpose {python}: expected a Python that has Cellpose 3, got '{error.strerror}'"
-        ) from error
-    if done.returncode and "No module named 'cellpose'" in done.stderr:
-        raise MissingExtraError(
-            f"--cellpose {python}: expected a Python that has Cellpose, got one without; make an environment "
-            'for it, and in that: pip install "cellpose<4"'
-        )
-    if done.returncode:
-        last = (done.stderr.strip() or "nothing").splitlines()[-1]
-        raise CellposeError(
-            f"--cellpose {python}: expected masks, got exit code {done.returncode}, '{one_line(last)}'"
-        )

@@ -14,6 +14,7 @@ from lightsheet.core.errors import ChangedError, OutputError, SettingsError
 from lightsheet.core.files import content_hash, explained, made_alone, settings_hash, written_beside
 from lightsheet.core.progress import LOG, track
 from lightsheet.evaluate.animation import animate
+from lightsheet.track.by_trackastra import linked_by_trackastra
 from lightsheet.track.events import event_weights
 from lightsheet.track.evidence import Evidence, evidence_of
 from lightsheet.track.figures import Picture, draw_tree, picture_of_mask, picture_of_places
@@ -88,11 +89,9 @@ def track_movie(
     settings.check()
     masks = None if is_table(where) else masks_in(where, given, flat=flat)
     content = _content(where, masks)
-    asked: dict[str, Any] = {"given": asdict(given), "flat": flat, "view": view, "how": asdict(settings)}
-    if settings.states is not None:
-        asked["states"] = content_hash(settings.states) if settings.states.is_file() else None
-    asked["events"] = {name: list(values) for name, values in event_weights(settings.events).items()}
-    key = settings_hash({"of": content, **asked})
+    images = None if settings.images is None else masks_in(settings.images, given, flat=flat, what="images")
+    asked = {"of": content, "given": asdict(given), "flat": flat, "view": view}
+    key = settings_hash({**asked, **_read_with(settings, images)})
     with made_alone(output):
         done = _done_before(output, key)
         if done is not None:
@@ -101,17 +100,30 @@ def track_movie(
             raise OutputError(
                 f"{output}: expected a new folder or one of an earlier run, got one of other files"
             )
-        if masks is None:
-            cells, found = read_places(where, given.spacing_um), None
+        found = None if masks is None else cells_of(masks, given.spacing_um)
+        if images is not None:
+            if masks is None or found is None:
+                raise SettingsError("--trackastra: expected masks, which it looks at, got places")
+            lineage = linked_by_trackastra(found, masks, images, settings, output)
         else:
-            found = cells_of(masks, given.spacing_um)
-            cells = found.cells
-        lineage = linked(cells, settings, _evidence(settings, found))
+            cells = read_places(where, given.spacing_um) if found is None else found.cells
+            lineage = linked(cells, settings, _evidence(settings, found))
         with written_beside(output) as partial, explained(output):
             done = _written(partial, output, key, lineage, masks, found, given.spacing_um, view=view)
             if _content(where, masks) != content:
                 raise ChangedError(f"{where}: it was written to while it was read; run again")
         return done
+
+
+def _read_with(settings: LinkSettings, images: MaskFrames | None) -> dict[str, Any]:
+    """Settings and what is in the files that they name."""
+    asked: dict[str, Any] = {"how": asdict(settings)}
+    if settings.states is not None:
+        asked["states"] = content_hash(settings.states) if settings.states.is_file() else None
+    if images is not None:
+        asked["images"] = _content(Path(images.source), images)
+    asked["events"] = {name: list(values) for name, values in event_weights(settings.events).items()}
+    return asked
 
 
 def _evidence(settings: LinkSettings, found: FoundCells | None) -> Evidence | None:

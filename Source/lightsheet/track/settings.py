@@ -33,6 +33,13 @@ class LinkSettings:
     states: Path | None = None
     """table of the states of the cells (states.csv of classify_script.py predict): mothers that look mitotic
     and daughters that look new speak for a division, others against it"""
+    trackastra: Path | None = None
+    """Python of an environment that has Trackastra (pip install trackastra): its transformer links frame by
+    frame, by masks and --images, and finds divisions; with --solver global by its integer programme"""
+    trackastra_model: str = "ctc"
+    """one of Trackastra's models (ctc is for 2D and 3D), or the folder of one"""
+    images: Path | None = None
+    """images of the frames, which --trackastra looks at: a folder with a file for each, or one file"""
     events: Path | None = None
     """what is taken for a gap and a division, as recipes/linking.py fits it to lineages; default: the shipped
     file"""
@@ -50,5 +57,10 @@ class LinkSettings:
         for name, value in (("max_gap", self.max_gap), ("min_life", self.min_life)):
             if value < 0:
                 raise SettingsError(f"--{name}: expected a number from 0 on, got {value}")
+        if (self.trackastra is None) != (self.images is None):
+            given, missing = ("images", "trackastra") if self.images else ("trackastra", "images")
+            raise SettingsError(f"--{given}: expected --{missing} with it, got none")
+        if self.trackastra is not None and self.states is not None:
+            raise SettingsError("--states: expected our own linking, which weighs them, got --trackastra")
         if not 0 <= self.min_certainty <= 1:
             raise SettingsError(f"--min_certainty: expected a number from 0 to 1, got {self.min_certainty:g}")

@@ -59,8 +59,10 @@ def run(command: TrackCommand) -> int:
 def _trace(command: TrackCommand) -> "Trace":
     from lightsheet.operate.provenance.steps import Trace, things_in  # not for --help
 
-    states = [command.linking.states] if command.linking.states else []
-    return Trace(command.output, [*things_in(command.input), *states], things_in(command.output))
+    linking = command.linking
+    more = [*things_in(linking.images)] if linking.images else []
+    more += [linking.states] if linking.states else []
+    return Trace(command.output, [*things_in(command.input), *more], things_in(command.output))
 
 
 def main(argv: list[str] | None = None) -> int:
