@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,11 @@ def test_help_whose_reader_has_ended_is_dropped_without_a_word(words: list[str],
         [sys.executable, "-c", code, *words],
         stdout=write,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2] / "Source"),
+            "PYTHONUNBUFFERED": unbuffered,
+        },
         check=False,
     )
     os.close(write)

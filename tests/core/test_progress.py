@@ -1,7 +1,9 @@
 """What is said on stderr: a plain line each, and warnings can be told from the rest."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from lightsheet.operate.workers import warnings_in
 
@@ -16,7 +18,9 @@ LOG.warning("view.tif: Z is taken as 1 um\\x1b[2J")
 
 
 def test_warnings_are_told_from_the_rest() -> None:
-    said = subprocess.run([sys.executable, "-c", _SAYS], capture_output=True, text=True, check=True).stderr
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "Source")}
+    words = [sys.executable, "-c", _SAYS]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stderr
     assert said.splitlines() == [
         "view.tif: read",
         "warning: view.tif: Z is taken as 1 um [2J",

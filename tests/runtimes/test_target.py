@@ -1,7 +1,9 @@
 """What runs networks is decided without PyTorch where no GPU can be."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +23,9 @@ print(target.choose_target("auto", "auto", "auto").runtime, "torch" in sys.modul
     not has_openvino(), reason='OpenVINO is not installed: pip install "lightsheet[openvino]"'
 )
 def test_without_the_device_of_a_driver_pytorch_is_not_loaded() -> None:
-    told = subprocess.run([sys.executable, "-c", _TOLD], capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "Source")}
+    words = [sys.executable, "-c", _TOLD]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
     assert told.split() == ["openvino", "False"]
 
 
