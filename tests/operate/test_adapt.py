@@ -154,6 +154,15 @@ def test_a_stack_too_small_to_hold_out_a_slab(base: ModelFolder, tmp_path: Path)
     assert np.array_equal(read_volume(tmp_path / "a.tif").data, read_volume(tmp_path / "b.tif").data)
 
 
+def test_a_model_of_several_views_is_refused(stack: Path, tmp_path: Path) -> None:
+    network = {"name": "unet3d", "in_channels": 2, "features": 2, "residual": True}
+    settings = ModelSettings(network, ModelInputs((RAW_IMAGE,), views=2), (32, 64, 64), "nucleus", (1,))
+    both = save_model(tmp_path / "Both", settings, build(network).state_dict(), {}, {}, "# both")
+    with pytest.raises(SettingsError, match="Both: expected a model of one view to adapt, got one of"):
+        adapt(stack, tmp_path / "Mine", both.path, FEW)
+    assert not (tmp_path / "Mine").exists()
+
+
 def test_a_few_pairs_of_the_same_microscope(base: ModelFolder, tmp_path: Path) -> None:
     for name, seed in (("view", 0), ("fused", 1)):
         write_volume(
