@@ -1,7 +1,8 @@
 """What hostile inputs do to the commands: tables by kind of file, for one or more checkouts side by side.
 
 Makes the cases of ``../shared/hostile`` (HDF5, OME-Zarr, TIFF), puts each beside a good view, and runs a
-command on both in a process of its own with 3 GiB of memory and a time limit. Counted is what came:
+command on both in a process of its own with 3 GiB of memory and a time limit; commands that take a single
+file or a movie (track, choose, classify, evaluate) get the case alone. Counted is what came:
 
 refused   one line, the good view was done         accepted  both were done
 traceback an error that was not caught             stopped   the good view was not done
@@ -14,6 +15,7 @@ checkout has any.
 import argparse
 import collections
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -29,7 +31,23 @@ from pathlib import Path
 from benchmarks.common import ROOT
 
 KINDS = {"h5": (".h5", ()), "zarr": (".ome.zarr", ()), "tiff": (".tif", ("mini_tiff.py",))}
-COMMANDS = ("apply", "convert", "container")
+# Module and words of a command: IN holds the case and a good view, BAD is the case, TRUE a good volume.
+OF_FOLDERS = {
+    "apply": ("apply", ("IN", "OUT")),
+    "convert": ("convert", ("IN", "OUT")),
+    "segment": ("cells.segment", ("predict", "IN", "OUT", "--diameter_um", "8")),
+    "project": ("project", ("IN", "OUT")),
+}
+OF_FILES = {
+    "track": ("cells.track", ("BAD", "OUT", "--spacing_um", "1,1,1")),
+    "choose": ("choose", ("BAD",)),
+    "classify": (
+        "cells.classify",
+        ("predict", "--volumes", *["BAD"] * 4, "--full_timestamp", "--output", "OUT"),
+    ),
+    "evaluate": ("evaluate", ("--prediction", "BAD", "--fused", "TRUE", "--view", "BAD", "--out", "OUT")),
+}
+COMMANDS = (*OF_FOLDERS, *OF_FILES, "container")
 ENDS = ("refused", "accepted", "traceback", "stopped", "killed", "hung", "leaked")
 FAULTS = ENDS[2:]
 IMAGES = "images/fluorescence-lightsheet-3D-microscopy"
@@ -130,12 +148,13 @@ def case(command: str, bad: Path, good: Path, folder: Path, seconds: float) -> s
     log = folder / "log"
     child = os.fork()
     if child == 0:
-        os._exit(in_child(command, folder, log))
+        os._exit(in_child(command, bad.name, folder, log))
     status = waited(child, time.monotonic() + seconds)
-    return judged(status, log.read_text(errors="replace") if log.exists() else "", folder)
+    said = log.read_text(errors="replace") if log.exists() else ""
+    return judged(status, said, folder, alone=command in OF_FILES)
 
 
-def in_child(command: str, folder: Path, log: Path) -> int:
+def in_child(command: str, bad: str, folder: Path, log: Path) -> int:
     """Run the command; its output goes to a file."""
     os.setsid()
     stream = os.open(log, os.O_WRONLY | os.O_CREAT)
@@ -146,7 +165,7 @@ def in_child(command: str, folder: Path, log: Path) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
     resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))
     try:
-        code = runner(command, folder)()
+        code = runner(command, bad, folder)()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException:  # noqa: BLE001 - that is what is counted
@@ -157,7 +176,7 @@ def in_child(command: str, folder: Path, log: Path) -> int:
     return int(code or 0) & 0xFF
 
 
-def runner(command: str, folder: Path) -> Callable[[], int]:
+def runner(command: str, bad: str, folder: Path) -> Callable[[], int]:
     """Return the command to run."""
     if command == "container":
         try:
@@ -168,11 +187,13 @@ def runner(command: str, folder: Path) -> Callable[[], int]:
         for name in ("input", "output", "tarball"):
             os.environ[f"LIGHTSHEET_{name.upper()}"] = str(folder / name)
         return lambda: container([])
-    from lightsheet.cli.apply import main as apply
-    from lightsheet.cli.convert import main as convert
-
-    main_of = apply if command == "apply" else convert
-    return lambda: main_of([str(folder / "in"), str(folder / "out")])
+    module, words = (OF_FOLDERS | OF_FILES)[command]
+    fused = folder / "fused" / f"{bad.partition('.')[0].replace('_angle', '_fused')}.tif"
+    fused.parent.mkdir()
+    shutil.copy(folder / "in" / "zgood_angle.tif", fused)
+    stand_for = {"IN": folder / "in", "OUT": folder / "out", "BAD": folder / "in" / bad, "TRUE": fused}
+    main_of = importlib.import_module(f"lightsheet.cli.{module}").main
+    return lambda: int(main_of([str(stand_for.get(word, word)) for word in words]))
 
 
 def waited(child: int, until: float) -> int | None:
@@ -187,8 +208,8 @@ def waited(child: int, until: float) -> int | None:
     return None
 
 
-def judged(status: int | None, log: str, folder: Path) -> str:
-    """Name for how a case ended."""
+def judged(status: int | None, log: str, folder: Path, *, alone: bool = False) -> str:
+    """Name for how a case ended, of a file alone or beside a good one."""
     results = [path for name in ("out", "output") for path in (folder / name).rglob("*") if path.is_file()]
     secret = Path("/etc/passwd").read_bytes()[:200]
     if any(secret in path.read_bytes() for path in results):
@@ -199,6 +220,8 @@ def judged(status: int | None, log: str, folder: Path) -> str:
         return "killed"
     if "Traceback (most recent call last)" in log:
         return "traceback"
+    if alone:
+        return "refused" if status else "accepted"
     names = [path.name for path in results if not path.name.startswith(".")]
     if not any(name.startswith("zgood_angle") for name in names):
         return "stopped"
