@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightsheet.core.errors import OutputError
+from lightsheet.core.errors import OutputError, VolumeError
 from lightsheet.core.files import content_hash, explain_os_error, settings_hash, write_json, written_beside
 
 
@@ -89,6 +89,13 @@ def test_the_hash_of_a_folder_tells_names_and_content(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "x").write_text("1")
     assert content_hash(tmp_path / "again") == content_hash(tmp_path / "0")
+
+
+def test_a_pipe_or_a_device_is_not_hashed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(VolumeError, match="expected a regular file, got a pipe or a device"):
+            content_hash(endless)
 
 
 def test_the_hash_of_settings_ignores_the_order_of_keys() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightsheet.core.errors import LightsheetError, OutputError, SettingsError
+from lightsheet.core.errors import LightsheetError, OutputError, SettingsError, VolumeError
 from lightsheet.core.locks import locked, part_of, remove
 
 _HASH_BLOCK = 1 << 22
@@ -208,7 +208,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names (an OME-Zarr), as 64 hex digits."""
+    """SHA-256 of a file, or of all files of a folder with their names (an OME-Zarr), as 64 hex digits.
+
+    Raises
+    ------
+    VolumeError
+        When it is a pipe or a device, which may never end.
+    """
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise VolumeError(f"{path}: expected a regular file, got a pipe or a device")
     digest = hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
