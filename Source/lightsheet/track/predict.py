@@ -116,7 +116,7 @@ def track_movie(
 
 
 def _read_with(settings: LinkSettings, images: MaskFrames | None) -> dict[str, Any]:
-    """Settings and what is in the files that they name."""
+    """Return the settings and what is in the files that they name."""
     asked: dict[str, Any] = {"how": asdict(settings)}
     if settings.states is not None:
         asked["states"] = content_hash(settings.states) if settings.states.is_file() else None
