@@ -24,3 +24,6 @@ def test_batches_of_any_length_give_what_pytorch_gives(name: str) -> None:
     np.testing.assert_allclose(runner.run(crops), wanted, atol=1e-4 * wanted.std())
     np.testing.assert_allclose(runner.run(crops[:3]), wanted[:3], atol=1e-4 * wanted.std())
     np.testing.assert_array_equal(CropRunner(network, Target("torch", "cpu", "fp32")).run(crops), wanted)
+    found = CropRunner(network, Target("openvino", "cpu", "auto")).run(crops)
+    assert np.abs(found - wanted).max() < 0.1 * wanted.std()
+    assert np.array_equal(found.argmax(axis=1), wanted.argmax(axis=1))

@@ -82,7 +82,7 @@ class StateTeller:
         training = folder.settings.training
         self.voxels = folder.settings.patch_zyx[0]
         self._calibration = calibration_of(training, len(STATES), str(model))
-        self._network = CropRunner(network_of(folder), choose_target(device, "fp32", "auto"))
+        self._network = CropRunner(network_of(folder), choose_target(device, "auto", "auto"))
         self._flips = _FLIPS if flips else _FLIPS[:1]
 
     def tell(self, parts: Iterable[Crops]) -> Told:
