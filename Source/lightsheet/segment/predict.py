@@ -149,6 +149,7 @@ class Segmenter:
         with made_alone(output):
             done = _done_before(output, record, key)
             if done is not None:
+                remove(journal_folder(output))  # of a run that was killed when all was written
                 return done
             with self.opened(image, given) as volume:
                 objects = self._write(volume, output, key)

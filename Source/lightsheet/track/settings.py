@@ -35,7 +35,8 @@ class LinkSettings:
     and daughters that look new speak for a division, others against it"""
     trackastra: Path | None = None
     """Python of an environment that has Trackastra (pip install trackastra): its transformer links frame by
-    frame, by masks and --images, and finds divisions; with --solver global by its integer programme"""
+    frame, by masks and --images, and finds divisions; with --solver global by its integer programme. Of what
+    else is here only --max_distance_um and --no_divisions count then"""
     trackastra_model: str = "ctc"
     """one of Trackastra's models (ctc is for 2D and 3D), or the folder of one"""
     images: Path | None = None
