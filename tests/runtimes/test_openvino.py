@@ -134,6 +134,13 @@ def test_bf16_is_close_and_the_view_is_not_rounded() -> None:
     )
 
 
+@needs_openvino
+def test_nobody_is_told_of_what_is_converted() -> None:
+    import_openvino()
+    assert [name for name in sys.modules if name.startswith("openvino_telemetry")] == ["openvino_telemetry"]
+    assert sys.modules["openvino_telemetry"] is None
+
+
 @pytest.mark.parametrize("name", ["unet3d", "densenet3d"])
 def test_a_folded_way_up_does_the_same_in_one_step(name: str) -> None:
     network, _ = random_network(name=name, features=4, norm="batch")

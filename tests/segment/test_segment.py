@@ -223,6 +223,31 @@ def test_what_was_done_is_kept(
     assert "done before" not in caplog.text
 
 
+def test_an_image_that_changes_while_it_is_read_makes_no_labels(
+    model: Path,
+    movies: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame, other = (movies / name / "t000.tif" for name in ("02", "01"))
+    image, out = tmp_path / "in.tif", tmp_path / "out"
+    image.write_bytes(frame.read_bytes())
+    labels = predict.Segmenter._labels
+
+    def meanwhile(self: predict.Segmenter, *rest: Any) -> Any:
+        image.write_bytes(other.read_bytes())
+        return labels(self, *rest)
+
+    words = ["predict", str(image), str(out), "--model", str(model)]
+    with monkeypatch.context() as patch:
+        patch.setattr(predict.Segmenter, "_labels", meanwhile)
+        assert main(words) == 1
+    assert "in.tif: expected an input that stays as it is, got one" in capsys.readouterr().err
+    assert not list(out.glob("*.tif"))
+    assert main(words) == 0
+
+
 def test_one_bad_image_costs_one_line(
     model: Path, movies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

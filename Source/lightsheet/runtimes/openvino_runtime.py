@@ -1,6 +1,7 @@
 """Passes run by OpenVINO, on CPUs: several times as fast as PyTorch there, and without it."""
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ def import_openvino(wanted_by: str = "--runtime openvino") -> Any:
     MissingExtraError
         When it is not installed.
     """
+    # That part would tell Google Analytics of each conversion, unasked; it is taken as not installed.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino  # an extra
     except ImportError as error:

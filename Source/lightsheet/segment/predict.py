@@ -136,15 +136,16 @@ class Segmenter:
 
         Raises
         ------
-        VolumeError, MetadataError, NotFoundError
-            When the image can't be used.
+        VolumeError, MetadataError, NotFoundError, ChangedError
+            When the image can't be used, or was written to while it was read.
         OutputError, BusyError
             When the labels can't be written, or another run writes them.
         """
         how = asdict(self._settings)
         del how["resume"]
         asked = {"given": asdict(given), "how": how, "model": self._folder.key}
-        key = settings_hash({"of": Watched(image).digest, **asked})
+        watched = Watched(image)
+        key = settings_hash({"of": watched.digest, **asked})
         record = output.with_name(f".{output.name}.json")
         with made_alone(output):
             done = _done_before(output, record, key)
@@ -152,13 +153,13 @@ class Segmenter:
                 remove(journal_folder(output))  # of a run that was killed when all was written
                 return done
             with self.opened(image, given) as volume:
-                objects = self._write(volume, output, key)
+                objects = self._write(volume, output, key, watched)
             content = {"key": key, "objects": objects, "labels": content_hash(output)}
             record.write_text(json.dumps(content) + "\n", encoding="utf-8")
             remove(journal_folder(output))
         return Segmented(output, False, objects)
 
-    def _write(self, volume: LazyVolume, output: Path, key: str) -> int:
+    def _write(self, volume: LazyVolume, output: Path, key: str, watched: Watched) -> int:
         """Predict, grow and write; how many objects there are."""
         self._warn(volume)
         radius = self.radius_um(volume)
@@ -172,6 +173,7 @@ class Segmenter:
         asked = _BYTES_ON_GRID * math.prod(grid) + _BYTES_OF_LABEL * math.prod(shape)
         with room_for(asked, self._resources.limits().memory, output) as room:
             labels, objects = self._objects(volume, radius, room, keep)
+            watched.check()
             said = {"lightsheet": f"segmented by {self._folder.name}"}
             if radius:
                 said["diameter_um"] = f"{2 * radius:.4g}"
