@@ -132,7 +132,7 @@ class Watched:
 
     def scored(self, teller: StateTeller) -> tuple[int, int, int]:
         """Return the divisions that were found right, missed, and made up."""
-        told = teller.tell(self.crops)
+        told = teller.tell(self.crops, all_of_them=True)
         mitotic = told.states == MITOTIC
         found = 0
         right: set[int] = set()

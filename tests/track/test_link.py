@@ -9,6 +9,7 @@ import pytest
 from lightsheet.core.errors import LineageError, SettingsError
 from lightsheet.evaluate.cells.lineages import score_lineage
 from lightsheet.simulate.movies.detections import detected
+from lightsheet.track.evidence import Evidence
 from lightsheet.track.link import linked
 from lightsheet.track.registration import drift
 from lightsheet.track.settings import LinkSettings
@@ -65,6 +66,85 @@ def test_a_spurious_cell_makes_no_division() -> None:
     )
     found = linked(extra, LinkSettings())
     assert not len(found.divisions)
+
+
+def told(lineage: Lineage, dividing: list[int], born: list[int]) -> Evidence:
+    """Sure states of some cells, and of all others that they are in none of these."""
+    mitotic, new_daughter = np.full((2, len(lineage)), -5.0)
+    mitotic[dividing], new_daughter[born] = 5.0, 5.0
+    return Evidence(lineage.times, mitotic, new_daughter, np.full(len(lineage), -5.0))
+
+
+def family(true: Lineage) -> tuple[int, list[int]]:
+    """Return the rows of the one mother and of her daughters."""
+    (mother,) = true.divisions.tolist()
+    return mother, np.flatnonzero(true.parents == mother).tolist()
+
+
+def test_parts_of_one_object_are_no_division() -> None:
+    true = cells(divides=100)
+    (whole,) = np.flatnonzero((true.times == 7) & (np.abs(true.places_um[:, :2] - 15) < 0.1).all(axis=1))
+    places, radii = true.places_um.copy(), 2 * true.radii_um
+    places[whole, 1] -= 1.5
+    radii[whole] *= 0.5 ** (1 / 3)
+    other = places[whole] + (0, 3, 0)
+    split = lineage_of(
+        np.append(true.ids, 1000),
+        np.append(true.times, 7),
+        np.vstack((places, other)),
+        radii_um=np.append(radii, radii[whole]),
+    )
+    assert not len(linked(split, LinkSettings()).divisions)
+    unsized = dataclasses.replace(split, radii_um=np.zeros(len(split)))
+    assert len(linked(unsized, LinkSettings()).divisions) == 1  # of centres alone it can't be told
+
+
+def test_states_give_a_daughter_back_to_her_mother() -> None:
+    true = cells()
+    mother, daughters = family(true)
+    away = daughters[int(true.places_um[daughters, 1].argmax())]
+    beside = np.flatnonzero((true.times == 2) & (true.places_um[:, 1] > true.places_um[mother, 1] + 5))
+    thief = beside[np.linalg.norm(true.places_um[beside] - true.places_um[mother], axis=1).argmin()]
+    (own,) = np.flatnonzero(true.parents == thief)
+    places = true.places_um.copy()
+    aside = (places[own] - places[away]) * 0.55
+    row = away
+    while True:  # she stays there
+        places[row] += aside
+        later = np.flatnonzero(true.parents == row)
+        if not len(later):
+            break
+        row = int(later[0])
+    rows = np.arange(len(true)) != own
+    moved = dataclasses.replace(true, places_um=places).taken(rows)
+    mother, daughters = family(moved)
+    away = daughters[int(moved.places_um[daughters, 1].argmax())]
+    assert linked(moved, LinkSettings()).parents[away] not in (mother, -1)
+    found = linked(moved, LinkSettings(), told(moved, [mother], daughters))
+    assert found.parents[daughters].tolist() == [mother, mother]
+    assert score_lineage(moved, found, match_um=1e-6).values["link_F1"] == 1
+
+
+def test_a_daughter_of_a_mother_that_looked_dividing_may_live_shortly() -> None:
+    true = cells()
+    mother, daughters = family(true)
+    gone = np.flatnonzero((true.times > 4) & (true.places_um[:, 1] > 17) & (true.places_um[:, 1] < 19))
+    rows = np.setdiff1d(np.arange(len(true)), gone[np.abs(true.places_um[gone, 0] - 15) < 0.1])
+    short = true.taken(rows)
+    assert len(rows) == len(true) - 3
+    assert not len(linked(short, LinkSettings()).divisions)
+    assert not len(linked(short, LinkSettings(), told(short, [], daughters)).divisions)
+    found = linked(short, LinkSettings(), told(short, [mother], daughters))
+    assert found.divisions.tolist() == [mother]
+
+
+def test_a_mother_that_was_not_seen_when_she_divided_is_not_held_to_her_state() -> None:
+    true = cells()
+    mother, daughters = family(true)
+    unseen = true.taken(np.arange(len(true)) != mother)
+    before, daughters = int(true.parents[mother]), [row - 1 for row in daughters]
+    found = linked(unseen, LinkSettings(), told(unseen, [], daughters))
+    assert found.parents[daughters].tolist() == [before, before]
 
 
 def test_what_cannot_be_linked_is_told() -> None:

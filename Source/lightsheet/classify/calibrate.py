@@ -1,7 +1,8 @@
 """Probabilities that come true: a temperature and an offset for each state, fitted to crops held out.
 
 Networks trained on balanced draws say rare states too often, and all states too surely. Temperature scaling
-(Guo et al., ICML 2017) mends the second, the offsets mend the first.
+(Guo et al., ICML 2017) mends the second, the offsets mend the first. Then they hold where states are as
+frequent as in the crops held out; of all nuclei of a movie fewer divide, and how many they tell themselves.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from lightsheet.core.axes import Floats
 from lightsheet.core.errors import ModelError
 
 _TIE = 0.01
+# Nuclei whose states are taken to be as frequent as in the crops held out, beside those that are there.
+_BEFORE = 20.0
+_ROUNDS = 100
+# By how much a state may be rarer or more frequent; doubtful probabilities tell no more.
+_MOST = 4.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,51 @@ def calibrated(raw: Floats, true: NDArray[np.integer]) -> Calibration:
 
     found = minimize(loss, np.zeros(count + 1), method="L-BFGS-B", bounds=[(-3, 3)] * (count + 1)).x
     return Calibration(float(np.exp(found[0])), tuple(float(value) for value in found[1:]))
+
+
+def as_frequent_as_here(
+    probabilities: NDArray[np.float64], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Correct probabilities (N, states) for how frequent states are among these, all nuclei of time points.
+
+    That is found by expectation and maximisation (Saerens et al., Neural Computation 2002).
+
+    Parameters
+    ----------
+    shares : of the states among the crops by which the probabilities were calibrated
+    """
+    here, told = shares, probabilities
+    for _ in range(_ROUNDS):
+        told = probabilities * np.clip(here / shares, 1 / _MOST, _MOST)
+        told = told / told.sum(axis=1, keepdims=True)
+        here = (told.sum(axis=0) + _BEFORE * shares) / (len(told) + _BEFORE)
+    return told
+
+
+def shares_of(states: NDArray[np.integer], count: int) -> NDArray[np.float64]:
+    """Return how frequent each of ``count`` states is; none is never."""
+    counts = np.bincount(states, minlength=count) + 1.0
+    return np.asarray(counts / counts.sum())
+
+
+def known_shares(training: dict[str, object], count: int, source: str) -> NDArray[np.float64] | None:
+    """Read how frequent states were among the crops that calibrated a model; None of one that does not say.
+
+    Raises
+    ------
+    ModelError
+        When they are no shares.
+    """
+    kept = training.get("calibrated_on")
+    if kept is None:
+        return None
+    try:
+        shares = np.array([float(value) for value in kept])  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        shares = np.zeros(0)
+    if len(shares) != count or not (shares > 0).all() or not np.isclose(shares.sum(), 1):
+        raise ModelError(f"{source}: expected the shares of {count} states, got {kept!r:.80}")
+    return shares
 
 
 def calibration_of(training: dict[str, object], count: int, source: str) -> Calibration:

@@ -70,7 +70,7 @@ def tell_movie(
     settings = CropSettings(side, teller.voxels, register=register)
     with made_alone(output / TABLE):
         parts = crops_of(files, cells, settings, given, side, [t for t in wanted if (cells.times == t).any()])
-        told = teller.tell(parts)
+        told = teller.tell(parts, all_of_them=True)
         output.mkdir(parents=True, exist_ok=True)
         write_states(output / TABLE, told)
         _draw(files, output, told, cells, given, teller.name, video=video)

@@ -1,13 +1,13 @@
 """Tell states: of crops, of a nucleus, of all nuclei of a time point, of a whole movie."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.classify.calibrate import calibration_of
+from lightsheet.classify.calibrate import as_frequent_as_here, calibration_of, known_shares
 from lightsheet.classify.crops import Crops
 from lightsheet.classify.rules import STATES
 from lightsheet.classify.settings import CLASSIFY
@@ -82,11 +82,17 @@ class StateTeller:
         training = folder.settings.training
         self.voxels = folder.settings.patch_zyx[0]
         self._calibration = calibration_of(training, len(STATES), str(model))
+        self._shares = known_shares(training, len(STATES), str(model))
         self._network = CropRunner(network_of(folder), choose_target(device, "auto", "auto"))
         self._flips = _FLIPS if flips else _FLIPS[:1]
 
-    def tell(self, parts: Iterable[Crops]) -> Told:
+    def tell(self, parts: Iterable[Crops], *, all_of_them: bool = False) -> Told:
         """Tell the states of crops, some at a time.
+
+        Parameters
+        ----------
+        all_of_them : the crops are all nuclei of time points, of which fewer divide than of crops that were
+            chosen to learn from
 
         Raises
         ------
@@ -96,7 +102,10 @@ class StateTeller:
         told = list(self._each(parts))
         if not told:
             raise VolumeError("states: expected at least one nucleus, got none")
-        return joined(told)
+        whole = joined(told)
+        if not all_of_them or self._shares is None:
+            return whole
+        return replace(whole, probabilities=as_frequent_as_here(whole.probabilities, self._shares))
 
     def _each(self, parts: Iterable[Crops]) -> Iterator[Told]:
         for crops in parts:

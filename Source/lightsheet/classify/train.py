@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightsheet.classify.calibrate import calibrated
+from lightsheet.classify.calibrate import calibrated, shares_of
 from lightsheet.classify.crops import Crops, joined
 from lightsheet.classify.folders import load_crops
 from lightsheet.classify.report import write_training_report
@@ -83,6 +83,7 @@ def write_model(
             "val": [path.name for path in settings.val],
             "side_um": [float(seen.side_um.min()), float(seen.side_um.max())],
             "calibration": [calibration.temperature, *calibration.offsets],
+            "calibrated_on": shares_of(held.states, len(STATES)).tolist(),
             "steps": fitted.steps,
         },
     )

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from lightsheet.core.errors import LineageError
 from lightsheet.core.progress import LOG
-from lightsheet.track.hypotheses import DIVISION, GAP, SIZED, Hypotheses
+from lightsheet.track.hypotheses import DIVISION, GAP, SIZED, Hypotheses, Looks
 from lightsheet.volumes.tracks.lineage import Integers, Places
 from lightsheet.volumes.tracks.states import DEATH, MITOTIC, NEW_DAUGHTER, STATES
 
 # No single cell's state decides alone.
 _MOST = 5.0
 _LEAST = 1e-4
+# Odds from which on a cell looks like one of a state.
+_LOOKS = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ class Evidence:
 
     Attributes
     ----------
+    times : frame of each cell
     mitotic, new_daughter, death : 0 where nothing is known
     """
 
+    times: Integers
     mitotic: Places
     new_daughter: Places
     death: Places
@@ -38,11 +42,20 @@ class Evidence:
     def of(self, some: Hypotheses) -> Places:
         """Odds (H,) that states add to those of hypotheses."""
         if some.kind in (DIVISION, SIZED):
-            daughters = self.new_daughter[some.daughters].mean(axis=1)
-            return np.asarray(self.mitotic[some.mothers] + daughters)
+            # A cell is in these states in one frame. If it was not seen then, only what speaks for it counts.
+            late = self.times[some.daughters] > self.times[some.mothers][:, None] + 1
+            daughters, mothers = self.new_daughter[some.daughters], self.mitotic[some.mothers]
+            daughters = np.where(late, np.maximum(daughters, 0), daughters)
+            mothers = np.where(late.all(axis=1), np.maximum(mothers, 0), mothers)
+            return np.asarray(mothers + daughters.sum(axis=1))
         if some.kind == GAP:
             return np.asarray(-np.maximum(self.death[some.mothers], 0))
         return np.zeros(len(some))
+
+    @property
+    def looks(self) -> Looks:
+        """Which cells look about to divide, and just born."""
+        return Looks(self.mitotic > _LOOKS, self.new_daughter > _LOOKS)
 
 
 def evidence_of(
@@ -74,4 +87,4 @@ def evidence_of(
     usual = np.clip(told[known].mean(axis=0), _LEAST, 1 - _LEAST)
     sure = np.clip(told[known], _LEAST, 1 - _LEAST)
     odds[known] = np.clip(np.log(sure / (1 - sure)) - np.log(usual / (1 - usual)), -_MOST, _MOST)
-    return Evidence(odds[:, MITOTIC], odds[:, NEW_DAUGHTER], odds[:, DEATH])
+    return Evidence(times, odds[:, MITOTIC], odds[:, NEW_DAUGHTER], odds[:, DEATH])

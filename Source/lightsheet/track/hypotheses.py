@@ -1,6 +1,6 @@
 """What may explain a track that begins within a movie: a gap or a division, and what tells which."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ _MOST_DAUGHTERS = 6
 _LONG = 6
 # Difference of the daughters' volume from the mother's (logarithm), at most.
 _UNLIKE = 1.0
+# Two whose centres stay nearer than this, of the sum of the radii of balls of their volumes, are parts of one
+# object that was split: halves of a ball are .47 apart, touching balls 1, the plates of an anaphase between.
+_PARTS, _SEEN_FOR = 0.65, 3
+# No division is so uneven, in volume.
+_UNEVEN = 10.0
 _TINY = 1e-9
 # Usual steps beyond which more make no difference.
 _MANY = 15.0
@@ -80,6 +85,19 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """What cells look like by themselves, whoever is near them.
+
+    Attributes
+    ----------
+    dividing, born : about to divide, just born (N,)
+    """
+
+    dividing: NDArray[np.bool_]
+    born: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Hypotheses:
     """Some of one kind.
 
@@ -141,34 +159,60 @@ def gaps(cells: Cells, settings: LinkSettings) -> Hypotheses:
     return Hypotheses(GAP, mothers, daughters[:, None], np.stack(columns, axis=1))
 
 
-def divisions(cells: Cells, settings: LinkSettings, likely: Hypotheses) -> list[Hypotheses]:
+def divisions(
+    cells: Cells, settings: LinkSettings, likely: Hypotheses, looks: Looks | None = None
+) -> list[Hypotheses]:
     """List the cells that may have become two, with and without known volumes.
 
     Parameters
     ----------
     likely : gaps that are; how long a daughter lives is counted across them
+    looks : one that looks just born, of a mother that looked about to divide, need not live for long
     """
     after, before = cells.links.after.copy(), cells.links.before.copy()
     after[likely.mothers], before[likely.daughters[:, 0]] = likely.daughters[:, 0], likely.mothers
     life, age = _life(cells, after), _age(cells, before)
-    least = min(settings.min_life, _LONG)
-    begins = cells.begins[life[cells.begins] >= least]
+    lives = life >= min(settings.min_life, _LONG)
+    asked = lives if looks is None else lives | looks.born
+    begins = cells.begins[asked[cells.begins]]
     found = [np.empty((0, 3), np.int64)]
     for frame in range(cells.first, cells.last):
         steps = cells.times[begins] - frame
         soon = begins[(steps >= 1) & (steps <= settings.max_gap + 1)]
         near = _near(cells, cells.rows(frame), soon, _REACH_OF_DIVISION)
-        found.append(_with_second(near, cells.links.after, life >= least))
-    mothers, ones, twos = np.concatenate(found).T
+        found.append(_with_second(near, cells.links.after, asked))
+    triples = np.concatenate(found)
+    if looks is not None:
+        triples = triples[lives[triples[:, 1:]].all(axis=1) | looks.dividing[triples[:, 0]]]
+    mothers, ones, twos = triples.T
     features = _features(cells, mothers, ones, twos, life, age)
     both = Hypotheses(DIVISION, mothers, np.stack((ones, twos), axis=1), features)
     known = (cells.radii_um[np.concatenate((mothers[:, None], both.daughters), axis=1)] > 0).all(axis=1)
     sized = both.some(known)
+    sized = sized.some(~_are_parts(cells, sized))
     sizes = _sizes(cells.radii_um, sized)
     with_sizes = Hypotheses(
         SIZED, sized.mothers, sized.daughters, np.concatenate((sized.features, sizes[:, None]), axis=1)
     )
     return [both.some(~known), with_sizes]
+
+
+def without_stolen(cells: Cells, looks: Looks) -> Links:
+    """Take back steps into cells that look just born, from others than the one beside that looks dividing."""
+    after, before = cells.links.after.copy(), cells.links.before.copy()
+    for frame in range(cells.first, cells.last):
+        rows, later = cells.rows(frame), cells.rows(frame + 1)
+        mothers = rows[looks.dividing[rows]]
+        daughters = later[looks.born[later] & (before[later] != NOBODY)]
+        daughters = daughters[~looks.dividing[before[daughters]]]
+        if not len(mothers) or not len(daughters):
+            continue
+        distance, _ = cKDTree(cells.places_um[mothers]).query(cells.places_um[daughters])
+        stolen = daughters[distance <= _REACH_OF_DIVISION * cells.near_um[daughters]]
+        after[before[stolen]] = NOBODY
+        before[stolen] = NOBODY
+    certainties = np.where(before == NOBODY, 1.0, cells.links.certainties)
+    return replace(cells.links, after=after, before=before, certainties=certainties)
 
 
 def _near(cells: Cells, rows: Integers, later: Integers, reach: float) -> Integers:
@@ -246,6 +290,22 @@ def _to_another(cells: Cells, mothers: Integers, places: Places) -> Places:
         nearest = np.where(she_is_nearest, distance[:, 1], distance[:, 0])
         found[asked] = np.minimum(found[asked], nearest)
     return found
+
+
+def _are_parts(cells: Cells, some: Hypotheses) -> NDArray[np.bool_]:
+    """Whether daughters (H,) are parts of one object, or one is a crumb, as far as can be seen."""
+    ones, twos = some.daughters.T
+    radii = cells.radii_um
+    uneven = np.abs(3 * np.log(radii[ones] / radii[twos])) > np.log(_UNEVEN)
+    apart = np.where(cells.times[ones] == cells.times[twos], 0.0, np.inf)
+    there = np.ones(len(some), bool)
+    for _ in range(_SEEN_FOR):
+        distance = np.linalg.norm(cells.places_um[ones] - cells.places_um[twos], axis=1)
+        share = distance / np.maximum(radii[ones] + radii[twos], _TINY)
+        apart = np.where(there, np.maximum(apart, share), apart)
+        ones, twos = cells.links.after[ones], cells.links.after[twos]
+        there &= (ones != NOBODY) & (twos != NOBODY)
+    return np.asarray(uneven | (apart < _PARTS))
 
 
 def _sizes(radii_um: Places, some: Hypotheses) -> Places:

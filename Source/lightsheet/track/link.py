@@ -1,5 +1,7 @@
 """Link cells over time: drift out, frame by frame, then gaps and divisions."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lightsheet.core.errors import LineageError
@@ -16,6 +18,7 @@ from lightsheet.track.hypotheses import (
     gaps,
     step_odds,
     steps,
+    without_stolen,
 )
 from lightsheet.track.registration import distance_of_frames, drift, neighbour_distance
 from lightsheet.track.settings import LinkSettings
@@ -49,6 +52,8 @@ def linked(cells: Lineage, settings: LinkSettings, evidence: Evidence | None = N
     """
     settings.check()
     found = prepared(cells, settings)
+    if evidence is not None and settings.divisions:
+        found = replace(found, links=without_stolen(found, evidence.looks))
     listed = explanations(found, settings, evidence)
     least = dict.fromkeys((DIVISION, SIZED), settings.min_certainty)
     parents, certainties = found.links.before.copy(), found.links.certainties.copy()
@@ -92,7 +97,8 @@ def explanations(cells: Cells, settings: LinkSettings, evidence: Evidence | None
         return [found]
     more = None if evidence is None else [evidence.of(found)]
     (likely,), _ = chosen_together([found], event_weights(settings.events), {}, more)
-    return [found, *divisions(cells, settings, found.some(likely))]
+    looks = None if evidence is None else evidence.looks
+    return [found, *divisions(cells, settings, found.some(likely), looks)]
 
 
 def prepared(cells: Lineage, settings: LinkSettings) -> Cells:

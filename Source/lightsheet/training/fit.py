@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,7 @@ def fit(task: Task, settings: TrainerSettings) -> Fitted:
         fallbacks = int(resumed.get("watch", {}).get("fallbacks", 0))
         return _fitted(settings, dict(resumed["best"]), course, fallbacks)
     _tell_plan(task, settings, samples, arithmetic, accelerator)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # our own messages say it
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=settings.devices,
-        strategy="ddp" if settings.devices > 1 else "auto",
-    )
-    fabric.launch()
+    fabric = _fabric(settings, accelerator)
     state = TrainingState(task, settings, course, arithmetic, fabric)
     if resumed is not None:
         state.take_up(resumed)
@@ -93,6 +88,19 @@ def fit(task: Task, settings: TrainerSettings) -> Fitted:
     with keeper:
         _run(task, settings, state, fabric, keeper, new=resumed is None)
     return _fitted(settings, keeper.best, course, state.watch.fallbacks, is_first=fabric.is_global_zero)
+
+
+def _fabric(settings: TrainerSettings, accelerator: str) -> Fabric:
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # our own messages say it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The `srun` command is available")  # and is not asked for
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=settings.devices,
+            strategy="ddp" if settings.devices > 1 else "auto",
+        )
+    fabric.launch()
+    return fabric
 
 
 def _run(
