@@ -16,8 +16,8 @@ _MOST_DAUGHTERS = 6
 _LONG = 6
 # Difference of the daughters' volume from the mother's (logarithm), at most.
 _UNLIKE = 1.0
-# Two whose centres stay nearer than this, of the sum of the radii of balls of their volumes, are parts of one
-# object that was split: halves of a ball are .47 apart, touching balls 1, the plates of an anaphase between.
+# Two whose centres stay nearer than this, of the sum of the radii of spheres of their volumes, are parts of
+# one object that was split: halves of a sphere are .47 apart, touching ones 1, an anaphase between.
 _PARTS, _SEEN_FOR = 0.65, 3
 # No division is so uneven, in volume.
 _UNEVEN = 10.0
