@@ -9,7 +9,7 @@ from lightsheet.core.errors import ModelError
 from lightsheet.evaluate.cells.states import reliability
 
 LEARNT = np.array([0.25, 0.25, 0.4, 0.1])
-THERE = np.array([0.08, 0.08, 0.8, 0.04])
+THERE = np.array([0.02, 0.05, 0.92, 0.01])
 
 
 def told(shares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,10 +24,10 @@ def test_states_that_are_rare_are_said_rarely() -> None:
     states, before = told(THERE, 4000)
     after = as_frequent_as_here(before, LEARNT)
     np.testing.assert_allclose(after.mean(axis=0), THERE, atol=0.015)
-    assert reliability(before, states).error > 0.05
+    assert reliability(before, states).error > 0.06
     assert reliability(after, states).error < 0.015
     wrong = [(some.argmax(axis=1) != states).mean() for some in (before, after)]
-    assert wrong[1] < 0.75 * wrong[0]
+    assert wrong[1] < 0.4 * wrong[0]
 
 
 def test_where_they_are_as_frequent_as_learnt_nothing_changes() -> None:

@@ -19,8 +19,6 @@ _TIE = 0.01
 # Nuclei whose states are taken to be as frequent as in the crops held out, beside those that are there.
 _BEFORE = 20.0
 _ROUNDS = 100
-# By how much a state may be rarer or more frequent; doubtful probabilities tell no more.
-_MOST = 4.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def as_frequent_as_here(
     """
     here, told = shares, probabilities
     for _ in range(_ROUNDS):
-        told = probabilities * np.clip(here / shares, 1 / _MOST, _MOST)
+        told = probabilities * (here / shares)
         told = told / told.sum(axis=1, keepdims=True)
         here = (told.sum(axis=0) + _BEFORE * shares) / (len(told) + _BEFORE)
     return told
