@@ -304,3 +304,28 @@ def test_files_are_shared_among_workers(
         flags = ["--diameter_um", "20", "--scheduler", address]
         assert segment(["predict", "in/v0_angle.tif", "labels", *flags]) == 0
     assert len(list((tmp_path / "labels").glob("*.tif"))) == 1
+
+
+_TRIED: list[int] = []
+
+
+def stumbling(number: int) -> int:
+    """A job that fails twice for 1, once for 2, and by its input for 3."""
+    _TRIED.append(number)
+    if number == 3:
+        raise OutputError("3: expected a number that is fine")
+    if _TRIED.count(number) <= {1: 2, 2: 1}.get(number, 0):
+        raise OSError("the disk did not answer")
+    return number
+
+
+def test_a_job_that_stumbles_is_done_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    from distributed import Client
+
+    _TRIED.clear()
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        found = dict(Cluster(client).each(stumbling, [0, 1, 2, 3]))
+    assert (found[0], found[2]) == (0, 2)
+    assert isinstance(found[1], OSError) and isinstance(found[3], OutputError)
+    assert sorted(_TRIED) == [0, 1, 1, 2, 2, 3]
+    assert caplog.text.count("got 'OSError: the disk did not answer'; its job is done once more") == 2

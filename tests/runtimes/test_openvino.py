@@ -5,6 +5,8 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +94,42 @@ def test_a_result_is_not_overwritten_by_the_next_pass() -> None:
     kept = first.copy()
     ours.submit("whole", (noise((1, 16, 16, 16), 1),))()
     np.testing.assert_array_equal(first, kept)
+
+
+class Nonsense:
+    """A request that says its result has another shape."""
+
+    def __init__(self, right: Any) -> None:
+        self._right = right
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._right, name)
+
+    def get_output_tensor(self, number: int) -> Any:
+        return SimpleNamespace(shape=(1, 2**40, 2**40))
+
+
+@needs_openvino
+@pytest.mark.parametrize("often", [1, 9])
+def test_a_result_of_nonsensical_shape_is_made_anew(often: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = random_network()
+    ours, theirs = both(network, 1)
+    volume = noise((1, 16, 16, 16))
+    made, compiled = [], ours._compiled
+
+    def sometimes_wrong(step: str, shapes: Any) -> Any:
+        request, shape = compiled(step, shapes)
+        made.append(request)
+        return (Nonsense(request) if len(made) <= often else request), shape
+
+    monkeypatch.setattr(ours, "_compiled", sometimes_wrong)
+    if often > 1:
+        with pytest.raises(RuntimeError, match="whole: expected a result of shape"):
+            ours.submit("whole", (volume,))
+        return
+    found = ours.submit("whole", (volume,))()
+    np.testing.assert_allclose(found, theirs.submit("whole", (volume,))(), atol=1e-5)
+    assert made[0] is not made[1]
 
 
 @pytest.mark.slow

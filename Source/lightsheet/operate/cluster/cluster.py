@@ -2,7 +2,8 @@
 
 At most two jobs a worker's thread are handed in at a time, so that the scheduler's graph grows with the
 workers and not with the jobs. Jobs hold names of files and few numbers; voxels never go through the
-scheduler. A job whose worker ended is done again by another one.
+scheduler. A job whose worker ended is done again by another one, and one that failed for a reason that is no
+fault of its input (a disk that did not answer, a library that stumbled) is done once more.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import logging
 import os
 import platform
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -89,14 +90,15 @@ class Cluster:
 
         running: dict[Any, tuple[int, str]] = {}
         done = as_completed(loop=self._client.loop)
-        waiting = iter(enumerate(jobs))
+        waiting = deque(enumerate(jobs))
+        stumbled: set[int] = set()
         most = _IN_FLIGHT * self.threads
         # A job of its own, so that it is made again where the worker that held it is gone.
         more = () if shared is None else (self._client.submit(_itself, shared, pure=False),)
 
         def hand_in() -> None:
-            while len(running) < most and (following := next(waiting, None)) is not None:
-                number, job = following
+            while len(running) < most and waiting:
+                number, job = waiting.popleft()
                 worker = self._least_busy(place for _, place in running.values())
                 where = {"workers": [worker], "allow_other_workers": True} if worker else {}
                 future = self._client.submit(function, job, *more, pure=False, **where)
@@ -106,7 +108,13 @@ class Cluster:
         hand_in()
         for future in done:
             number, _ = running.pop(future)
-            yield number, _outcome(future)
+            found = _outcome(future)
+            if _may_pass(found) and number not in stumbled:
+                stumbled.add(number)
+                waiting.append((number, jobs[number]))
+                LOG.warning("a worker failed, got '%s'; its job is done once more", one_line(found))
+            else:
+                yield number, found
             future.release()
             hand_in()
 
@@ -129,6 +137,11 @@ def _outcome(future: Any) -> Any:
         return lost
     except Exception as error:  # noqa: BLE001  (whoever asked for the job tells)
         return error
+
+
+def _may_pass(found: Any) -> bool:
+    """Whether a job ended by an error that says nothing of its input."""
+    return isinstance(found, Exception) and not isinstance(found, LightsheetError)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightsheet.core.errors import LightsheetError, OutputError, SettingsError
+from lightsheet.core.errors import LightsheetError, OutputError, SettingsError, one_line
 from lightsheet.core.files import settings_hash, write_json, written_beside
 from lightsheet.core.locks import remove
 from lightsheet.core.names import MOST_VIEWS
@@ -287,7 +287,7 @@ def _taken(found: R | Exception, where: str) -> R:
     if isinstance(found, LightsheetError) and not isinstance(found, WorkerLost):
         raise found
     if isinstance(found, Exception):
-        raise OutputError(f"{where}: expected to be made by a worker, got '{found}'") from found
+        raise OutputError(f"{where}: expected to be made by a worker, got '{one_line(found)}'") from found
     return found
 
 
