@@ -21,8 +21,8 @@ from scipy.spatial import cKDTree
 from benchmarks.common import ROOT, Bars, say, table
 from lightsheet.evaluate.cells.lineages import LineageScores, score_lineage
 from lightsheet.simulate.movies.detections import detected
+from lightsheet.specimen.drift import drift, neighbour_distance
 from lightsheet.track.link import linked
-from lightsheet.track.registration import drift, neighbour_distance
 from lightsheet.track.settings import LinkSettings
 from lightsheet.volumes.tracks.lineage import NOBODY, Lineage
 from lightsheet.volumes.tracks.tables import read_table

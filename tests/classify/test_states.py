@@ -22,9 +22,9 @@ from lightsheet.classify.crops import (
     read_crops,
     write_crops,
 )
-from lightsheet.classify.extract import CropSettings, drift_between
+from lightsheet.classify.extract import CropSettings, Drift, drift_between
 from lightsheet.classify.movie import extract
-from lightsheet.classify.movies import cells_in, movie_files
+from lightsheet.classify.movies import Cells, cells_in, movie_files
 from lightsheet.classify.rules import STATES, UNKNOWN, families_of, states_of
 from lightsheet.classify.settings import CropFit, StateTraining
 from lightsheet.classify.splits import audit, known, split
@@ -91,16 +91,44 @@ def test_cubes_are_of_micrometres() -> None:
     assert mask.sum() * 1.5**3 == pytest.approx(10 * 7 * 7, rel=0.1)
 
 
+def drawn(places: np.ndarray) -> np.ndarray:
+    """An image (48, 48, 48) of small balls."""
+    grid = np.stack(np.indices((48, 48, 48)))
+    away = [((grid - place[:, None, None, None]) ** 2).sum(axis=0) for place in places]
+    return np.exp(-np.min(away, axis=0) / 8).astype(np.float32)
+
+
 def test_drift_is_found() -> None:
+    places = np.random.default_rng(0).uniform(12, 36, (12, 3))
+    one, two = drawn(places), drawn(places + (2, -3, 4))
+    np.testing.assert_allclose(drift_between(one, two), (2, -3, 4), atol=0.5)
+    assert not drift_between(one, one).any()
+    noise = np.random.default_rng(1).normal(size=(2, 48, 48, 48)).astype(np.float32)
+    bright = one + 20 * np.exp(
+        -((np.indices(one.shape) - 24) ** 2).sum(axis=0) / 8
+    )  # one cell that flares up
+    assert np.abs(drift_between(one + 0.05 * noise[0], bright + 0.05 * noise[1])).max() < 1
+
+
+def test_drift_is_that_of_the_cells_where_there_are_masks() -> None:
+    """And of the images where there are none."""
     rng = np.random.default_rng(0)
     places = rng.uniform(12, 36, (12, 3))
-    grid = np.stack(np.indices((48, 48, 48)))
-
-    def drawn(shift: tuple[float, float, float]) -> np.ndarray:
-        away = [((grid - (p + shift)[:, None, None, None]) ** 2).sum(axis=0) for p in places]
-        return np.exp(-np.min(away, axis=0) / 8).astype(np.float32)
-
-    np.testing.assert_allclose(drift_between(drawn((0, 0, 0)), drawn((2, -3, 4))), (2, -3, 4), atol=0.5)
+    moved = places + (2, -3, 4) + rng.normal(0, 0.2, (12, 3))
+    times = np.repeat([5, 6], 12)
+    cells = Cells(
+        times,
+        np.tile(np.arange(1, 13), 2),
+        np.concatenate([places, moved]),
+        np.full(24, 50),
+        np.full(24, -1),
+        (2.0, 0.5, 0.5),
+    )
+    nothing = np.zeros((48, 48, 48), np.float32)
+    before, found, after = Drift(cells).of(5, [drawn(places - (0, 3, 3)), drawn(places), nothing])
+    np.testing.assert_allclose(after, (2, -3, 4), atol=0.2)
+    np.testing.assert_allclose(before, (0, -3, -3), atol=0.5)
+    assert not found.any()
 
 
 def some_crops(

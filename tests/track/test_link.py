@@ -9,9 +9,9 @@ import pytest
 from lightsheet.core.errors import LineageError, SettingsError
 from lightsheet.evaluate.cells.lineages import score_lineage
 from lightsheet.simulate.movies.detections import detected
+from lightsheet.specimen.drift import drift
 from lightsheet.track.evidence import Evidence
 from lightsheet.track.link import linked
-from lightsheet.track.registration import drift
 from lightsheet.track.settings import LinkSettings
 from lightsheet.volumes.tracks.lineage import Lineage, lineage_of
 from lightsheet.volumes.tracks.tables import read_table

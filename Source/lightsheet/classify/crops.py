@@ -108,6 +108,7 @@ class Cutter:
     """
 
     def __init__(self, spacing_um: SpacingUm, side_um: float, voxels: int) -> None:
+        self.voxels = voxels
         self._step = np.array(spacing_um)
         self._offsets = (np.arange(voxels) - (voxels - 1) / 2) * side_um / voxels
         self._wide = np.maximum(1.0, side_um / voxels / self._step)

@@ -1,9 +1,10 @@
 """Cut crops of all nuclei of a movie: at each time point, or at some."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
@@ -24,6 +25,7 @@ from lightsheet.core.axes import Floats
 from lightsheet.core.errors import SettingsError, VolumeError
 from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.core.progress import track
+from lightsheet.specimen.drift import neighbour_distance, shift_between
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
 from lightsheet.volumes.objects import ball_radius
@@ -34,6 +36,7 @@ from lightsheet.volumes.tracks.lineage import Integers, Places
 SIDE_DIAMETERS = 2.5
 """Side of a cube in median diameters of the nuclei, unless it is given."""
 _COARSE, _FINER = 48, 4
+_WHOLLY = 0.99
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,14 @@ def crops_of(
         states[:] = UNKNOWN
     families = families_of(cells.parents)
     frames = _Frames(files, given)
+    drift = Drift(cells) if settings.register else None
     cutter = Cutter(cells.spacing_um, side_um, settings.voxels)
     wanted = sorted(set(cells.times.tolist()) if times is None else times)
     for time in track(wanted, f"{files.name}: time points"):
         rows = np.flatnonzero((cells.times == time) & ((states != UNKNOWN) if known_only else True))
         if len(rows):
             frames.go_to(time)
-            yield _cut(frames, cutter, cells, rows, states, families, files.name, settings, side_um)
+            yield _cut(frames, cutter, cells, rows, states, families, files.name, drift, side_um)
 
 
 class _Frames:
@@ -156,7 +160,7 @@ def _cut(
     states: Integers,
     families: Integers,
     name: str,
-    settings: CropSettings,
+    drift: "Drift | None",
     side_um: float,
 ) -> Crops:
     """Cut the crops of some cells of the present time point."""
@@ -170,13 +174,8 @@ def _cut(
                 f"{name}: expected images of {now.shape} voxels around frame {frames.time}, got {image.shape}"
             )
     missing = (NO_BEFORE if seen[0] is None else 0) + (NO_AFTER if seen[2] is None else 0)
-    shifts = [
-        drift_between(now, image)
-        if settings.register and image is not None and image is not now
-        else np.zeros(3)
-        for image in seen
-    ]
-    data = np.zeros((len(rows), CHANNELS, *(settings.voxels,) * 3), np.float16)
+    shifts = np.zeros((FRAMES, 3)) if drift is None else drift.of(frames.time, seen)
+    data = np.zeros((len(rows), CHANNELS, *(cutter.voxels,) * 3), np.float16)
     wide = [axis for axis in range(3) if mask.shape[axis] > 1]  # a movie in 2D has no border along Z
     cut = np.unique(np.concatenate([np.take(mask, (0, -1), axis=axis).ravel() for axis in wide]))
     flags = np.where(np.isin(cells.labels[rows], cut), missing | CUT, missing).astype(np.int64)
@@ -202,12 +201,45 @@ def _cut(
     )
 
 
+class Drift:
+    """Shifts of the specimen about a time point: by the places of its cells, by the images without masks."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._times = cells.times
+        self._spacing = np.array(cells.spacing_um)
+        self._places = cells.centres * self._spacing
+        self._reach = neighbour_distance(cells.times, self._places)
+
+    def of(self, time: int, seen: Sequence[Floats | None]) -> Places:
+        """Shifts (3, 3), in voxels, of the images of three time points in a row; 0 for the one between."""
+        here = self._places[self._times == time]
+        found = np.zeros((FRAMES, 3))
+        for place, step in ((0, -1), (2, 1)):
+            there = self._places[self._times == time + step]
+            now, image = seen[1], seen[place]
+            if len(there):
+                found[place] = shift_between(here, there, self._reach) / self._spacing
+            elif now is not None and image is not None:
+                found[place] = drift_between(now, image)
+        return found
+
+
 def drift_between(now: Floats, other: Floats) -> Places:
     """Return how far (z, y, x), in voxels, the specimen of one image lies from its place in another.
 
-    By phase correlation of coarse images (Guizar-Sicairos et al., Optics Letters 2008; scikit-image).
+    By phase correlation of coarse images (Guizar-Sicairos et al., Optics Letters 2008; scikit-image); 0 where
+    the images are no more alike when it is taken off.
     """
     z, y, x = (min(size, _COARSE) for size in now.shape)
     one, two = (ndimage.gaussian_filter(resampled(image, (z, y, x)), 1.0) for image in (now, other))
     shift = phase_cross_correlation(one, two, upsample_factor=_FINER)[0]
+    seen = ndimage.shift(np.ones_like(two), shift, order=1) > _WHOLLY
+    if not seen.any() or _alike(one, ndimage.shift(two, shift, order=1), seen) <= _alike(one, two, seen):
+        return np.zeros(3)
     return np.asarray(-shift * np.array(now.shape) / np.array((z, y, x)))
+
+
+def _alike(one: Floats, two: Floats, seen: NDArray[np.bool_]) -> float:
+    """Correlation of two images where both are seen."""
+    a, b = one[seen] - one[seen].mean(), two[seen] - two[seen].mean()
+    return float((a * b).sum() / max(float(np.sqrt((a**2).sum() * (b**2).sum())), 1e-12))

@@ -65,7 +65,7 @@ def tell_movie(
     missing = [time for time in wanted if time not in files.masks]
     if missing:
         raise LineageError(f"{files.name}: expected masks of time point {missing[0]}, got none")
-    cells = cells_in(_needed(files, wanted), given)
+    cells = cells_in(_needed(files, wanted, beside=register), given)
     side = side_um or usual_side_um(cells)
     settings = CropSettings(side, teller.voxels, register=register)
     with made_alone(output / TABLE):
@@ -77,11 +77,17 @@ def tell_movie(
     return told
 
 
-def _needed(files: MovieFiles, times: Sequence[int]) -> MovieFiles:
-    """Leave out masks that tell nothing: a lineage needs all, else those of the time points do."""
+def _needed(files: MovieFiles, times: Sequence[int], *, beside: bool) -> MovieFiles:
+    """Leave out masks that tell nothing: a lineage needs all, else those of the time points do.
+
+    Parameters
+    ----------
+    beside : also those beside them, which tell how the specimen drifts
+    """
     if files.lineage is not None:
         return files
-    return replace(files, masks={time: files.masks[time] for time in times})
+    wanted = {time + step for time in times for step in ((-1, 0, 1) if beside else (0,))}
+    return replace(files, masks={time: path for time, path in files.masks.items() if time in wanted})
 
 
 def _draw(

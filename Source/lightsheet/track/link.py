@@ -6,6 +6,7 @@ import numpy as np
 
 from lightsheet.core.errors import LineageError
 from lightsheet.core.progress import LOG
+from lightsheet.specimen.drift import distance_of_frames, drift, neighbour_distance
 from lightsheet.track.events import chosen_together, event_weights
 from lightsheet.track.evidence import Evidence
 from lightsheet.track.frames import link_frames
@@ -20,7 +21,6 @@ from lightsheet.track.hypotheses import (
     steps,
     without_stolen,
 )
-from lightsheet.track.registration import distance_of_frames, drift, neighbour_distance
 from lightsheet.track.settings import LinkSettings
 from lightsheet.volumes.tracks.lineage import NOBODY, Integers, Lineage, Places
 

@@ -71,13 +71,19 @@ def drift(times: Integers, places_um: Places) -> Places:
         cells = places_um[starts[frame] : starts[frame + 1]]
         if len(cells):
             if starts[before + 1] > starts[before]:
-                total[frame] += _shift(places_um[starts[before] : starts[before + 1]], cells, reach)
+                total[frame] += shift_between(places_um[starts[before] : starts[before + 1]], cells, reach)
             before = frame
     return total
 
 
-def _shift(before: Places, after: Places, reach: float) -> Places:
-    """Shift (3,) from one frame to the next; 0 unless a shift explains clearly more cells."""
+def shift_between(before: Places, after: Places, reach: float) -> Places:
+    """Shift (3,) from one frame to another; 0 unless a shift explains clearly more cells.
+
+    Parameters
+    ----------
+    before, after : (N, 3), (M, 3) centres, micrometres
+    reach : distance of neighbours, `neighbour_distance`
+    """
     if min(len(before), len(after)) < _FEWEST or not np.isfinite(reach):
         return np.zeros(3)
     alike = _ALIKE * reach
