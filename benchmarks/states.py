@@ -195,13 +195,17 @@ def geometry(crops: Crops) -> NDArray[np.float64]:
 
 def row(name: str, runs: list[Run]) -> tuple[str, ...]:
     """Return a row of the table: mean and standard deviation over seeds."""
-    f1 = [run.macro_f1 for run in runs]
     each = (f"{np.nanmean([run.f1[state] for run in runs]):.3f}" for state in STATES)
-    error = float(np.mean([run.error for run in runs]))
+    f1, divisions, errors = (
+        over_seeds([getattr(run, one) for run in runs]) for one in ("macro_f1", "divisions", "error")
+    )
     milliseconds = float(np.mean([run.milliseconds for run in runs]))
-    divisions = float(np.mean([run.divisions for run in runs]))
-    told = f"{np.mean(f1):.3f} +- {np.std(f1):.3f}"
-    return name, told, *each, f"{divisions:.3f}", f"{error:.3f}", f"{milliseconds:.1f}"
+    return name, f1, *each, divisions, errors, f"{milliseconds:.1f}"
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Return mean and standard deviation; "" where nothing was measured."""
+    return f"{np.mean(values):.3f} +- {np.std(values):.3f}" if np.isfinite(values).all() else ""
 
 
 def feedback(work: Path, embryos: int) -> tuple[int, int]:
