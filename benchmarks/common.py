@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import ROOT
+from lightsheet.evaluate.cells.columns import in_columns
 
 __all__ = ["ROOT", "Bars", "say", "table"]
 
@@ -17,11 +18,8 @@ def say(line: str = "") -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, the first column to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        cells = [row[0].ljust(widths[0])]
-        cells += [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        say("  " + "  ".join(cells))
+    for line in in_columns([head, *rows]).splitlines():
+        say(f"  {line}")
 
 
 @dataclass

@@ -6,34 +6,26 @@ seed; intervals are over seeds (mean and standard deviation). A division is foun
 mitotic at most one frame from its last one; times in a row are one division.
 
 Beside them what geometry alone tells (volume, brightness and spread within the mask at three time points; a
-gradient boosting of scikit-learn), and the network that sees one time point (cnn). Then the tracker: on masks
+random forest of scikit-learn), and the network that sees one time point (cnn). Then the tracker: on masks
 of which some are left out, some are split and some are made up, divisions are found with and without the
 states that the best network tells of those masks.
 """
 
 import argparse
-import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.common import Bars, say, table
-from lightsheet.classify.crops import FRAMES, MASK, Crops, read_crops, write_crops
+from lightsheet.classify.benchmark import HEAD, benchmark, over_seeds, row
+from lightsheet.classify.crops import Crops, read_crops, write_crops
 from lightsheet.classify.extract import CropSettings, usual_side_um
 from lightsheet.classify.extract import crops_of as crops_of_movie
 from lightsheet.classify.movie import extract, tell_movie
 from lightsheet.classify.movies import cells_in, movie_files
 from lightsheet.classify.predict import StateTeller
-from lightsheet.classify.rules import STATES
-from lightsheet.classify.settings import CropFit, StateTraining
-from lightsheet.classify.train import train
+from lightsheet.classify.settings import MODELS, BenchmarkSettings
 from lightsheet.evaluate.cells.lineages import score_lineage
-from lightsheet.evaluate.cells.states import reliability, state_scores
 from lightsheet.simulate.movies.folder import make_movie, movie_job
 from lightsheet.track.predict import track_movie
 from lightsheet.track.settings import LinkSettings
@@ -45,7 +37,7 @@ from lightsheet.volumes.tracks.lineage import Lineage, lineage_of
 from lightsheet.volumes.tracks.states import MITOTIC
 from lightsheet.volumes.tracks.tables import read_table
 
-MODELS = ("ours", "4ncnn", "3ncnn", "cnn", "rnn")
+DIVISIONS = "divisions"
 SHAPE, VOXELS, CYCLE, DEATH, CELLS = (40, 144, 144), 24, 14.0, 0.03, 60
 LEFT_OUT, SPLIT, MADE_UP = 0.04, 0.03, 0.03
 _MATCH_UM = 2.0
@@ -61,7 +53,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variety", type=float, default=1.0, help="how unlike cells of a state look, 0 to 1")
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="beside ours")
     parser.add_argument("--seed", type=int, default=500, help="of the movies")
     arguments = parser.parse_args()
     work: Path = arguments.work
@@ -70,28 +62,38 @@ def main() -> int:
     seen = crops_of(work, "train", arguments.embryos, *simulated, arguments.seed)
     held = crops_of(work, "test", embryos, *simulated, arguments.seed + 1)
     watched = [Watched(work / "test", sequence) for sequence in range(1, min(embryos, _WATCHED) + 1)]
-    counts = np.bincount(held.states, minlength=len(STATES))
-    told = ", ".join(f"{count} {name}" for count, name in zip(counts, STATES, strict=True))
-    say(f"{len(seen)} crops to learn from, {len(held)} held out: {told}")
-    rows, mean_f1, errors, divisions = [], {}, {}, {}
-    for name in arguments.models:
-        seeds = range(1, arguments.seeds + 1)
-        runs = [trained(work, name, seed, arguments.minutes, held, watched) for seed in seeds]
-        rows.append(row(name, runs))
-        mean_f1[name] = float(np.mean([run.macro_f1 for run in runs]))
-        errors[name] = float(np.mean([run.error for run in runs]))
-        divisions[name] = float(np.mean([run.divisions for run in runs]))
-        say(f"  {name}: done")
-    rows.append(row("geometry alone", [by_geometry(seen, held)]))
-    table(("network", "macro F1", *STATES, "divisions", "calibration error", "ms a nucleus"), rows)
+
+    def divisions_of(teller: StateTeller) -> dict[str, float]:
+        right, missed, wrong = np.sum([one.scored(teller) for one in watched], axis=0)
+        return {DIVISIONS: float(2 * right / max(1, 2 * right + missed + wrong))}
+
+    settings = BenchmarkSettings(
+        work,
+        (work / "train.h5",),
+        (work / "test.h5",),
+        models=tuple(dict.fromkeys(("ours", *arguments.models))),
+        seeds=arguments.seeds,
+        max_minutes=arguments.minutes,
+    )
+    runs = benchmark(settings, divisions_of)
+    say(f"{len(seen)} crops to learn from, {len(held)} held out")
+    rows = [
+        (*row(name, some), over_seeds([run.more[DIVISIONS] for run in some if run.more]))
+        for name, some in runs.items()
+    ]
+    table((*HEAD, DIVISIONS), rows)
+    f1 = {name: float(np.mean([run.macro_f1 for run in some])) for name, some in runs.items()}
     before, after = feedback(work, embryos)
     bars = Bars()
-    bars.at_least("macro F1 of ours", mean_f1["ours"], 0.95, judged=True)
-    bars.at_most("calibration error of ours", errors["ours"], 0.03, judged=True)
-    bars.at_least("F1 of divisions within one frame, ours", divisions["ours"], 0.93, judged=True)
-    for name in mean_f1:
+    ours = runs["ours"]
+    bars.at_least("macro F1 of ours", f1["ours"], 0.95, judged=True)
+    error = float(np.mean([run.error for run in ours]))
+    bars.at_most("calibration error of ours", error, 0.03, judged=True)
+    divisions = float(np.mean([run.more[DIVISIONS] for run in ours]))
+    bars.at_least("F1 of divisions within one frame, ours", divisions, 0.93, judged=True)
+    for name in f1:
         if name != "ours":
-            bars.at_least(f"ours against {name}", mean_f1["ours"], mean_f1[name])
+            bars.at_least(f"ours against {name}", f1["ours"], f1[name])
     bars.at_most("division errors with states, of those without", after / max(before, 1), 1 / 3, judged=True)
     return 1 if bars.missed else 0
 
@@ -143,69 +145,6 @@ class Watched:
             if label in self._divisions and (np.abs(ends - self._divisions[label]) <= 1).any():
                 right.add(label)
         return len(right), len(self._divisions) - len(right), found - len(right)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Scores of one training on the embryos held out."""
-
-    macro_f1: float
-    f1: dict[str, float]
-    error: float
-    milliseconds: float
-    divisions: float = math.nan
-
-
-def trained(work: Path, name: str, seed: int, minutes: float, held: Crops, watched: Sequence[Watched]) -> Run:
-    """Train a network on some embryos, part of which choose and calibrate it; score it on the others."""
-    fit = CropFit(work / f"{name}_{seed}", max_minutes=minutes, seed=seed, accelerator="cpu", patience=None)
-    folder = train(StateTraining((work / "train.h5",), fit, model=name))  # type: ignore[arg-type]
-    teller = StateTeller(folder, "cpu", flips=name == "ours")
-    begun = time.monotonic()
-    told = teller.tell([held])
-    run = scored(told.probabilities, held, 1000 * (time.monotonic() - begun) / len(held))
-    right, missed, wrong = np.sum([one.scored(teller) for one in watched], axis=0)
-    return replace(run, divisions=float(2 * right / max(1, 2 * right + missed + wrong)))
-
-
-def scored(probabilities: NDArray[np.float64], held: Crops, milliseconds: float) -> Run:
-    """Score probabilities (N, states)."""
-    scores = state_scores(held.states, probabilities.argmax(axis=1), STATES)
-    return Run(scores.macro_f1, dict(scores.f1), reliability(probabilities, held.states).error, milliseconds)
-
-
-def by_geometry(seen: Crops, held: Crops) -> Run:
-    """Score what volume, brightness and spread within the mask tell, without a network."""
-    model = HistGradientBoostingClassifier(random_state=0, class_weight="balanced")
-    model.fit(geometry(seen), seen.states)
-    return scored(np.asarray(model.predict_proba(geometry(held))), held, 0.0)
-
-
-def geometry(crops: Crops) -> NDArray[np.float64]:
-    """Return volume, extents, and mean and spread of brightness at three time points, of each crop."""
-    found = []
-    for crop in crops.data.astype(np.float32):
-        within = crop[MASK] > 0.5
-        places = np.argwhere(within)
-        extent = np.sort(np.linalg.eigvalsh(np.cov(places.T))) if len(places) > 3 else np.zeros(3)
-        told = [value for image in crop[:FRAMES] for value in (image[within].mean(), image[within].std())]
-        found.append([within.sum(), *extent, *told] if len(places) else [0.0] * (4 + 2 * FRAMES))
-    return np.array(found)
-
-
-def row(name: str, runs: list[Run]) -> tuple[str, ...]:
-    """Return a row of the table: mean and standard deviation over seeds."""
-    each = (f"{np.nanmean([run.f1[state] for run in runs]):.3f}" for state in STATES)
-    f1, divisions, errors = (
-        over_seeds([getattr(run, one) for run in runs]) for one in ("macro_f1", "divisions", "error")
-    )
-    milliseconds = float(np.mean([run.milliseconds for run in runs]))
-    return name, f1, *each, divisions, errors, f"{milliseconds:.1f}"
-
-
-def over_seeds(values: Sequence[float]) -> str:
-    """Return mean and standard deviation; "" where nothing was measured."""
-    return f"{np.mean(values):.3f} +- {np.std(values):.3f}" if np.isfinite(values).all() else ""
 
 
 def feedback(work: Path, embryos: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import pytest
 
 from lightsheet.cli.main import SUBCOMMANDS
 
-PARTS = {"segment": ("train", "predict"), "classify": ("extract", "clean", "train", "predict")}
+PARTS = {"segment": ("train", "predict"), "classify": ("extract", "clean", "train", "benchmark", "predict")}
 COMMANDS = [name for name in SUBCOMMANDS if name not in PARTS]
 COMMANDS += [f"{name} {part}" for name, parts in PARTS.items() for part in parts]
 

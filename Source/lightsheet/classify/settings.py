@@ -10,6 +10,7 @@ from lightsheet.core.errors import SettingsError
 from lightsheet.training.settings import TrainerSettings, check_numbers, check_share, plain_fields
 
 Model = Literal["ours", "4ncnn", "3ncnn", "cnn", "rnn"]
+MODELS: tuple[Model, ...] = ("ours", "4ncnn", "3ncnn", "cnn", "rnn")
 Balance = Literal["sampling", "weights", "focal", "none"]
 _NETWORKS: dict[str, tuple[str, list[int]]] = {
     "ours": ("crop_temporal", [0, 1, 2, MASK]),
@@ -89,3 +90,44 @@ class StateTraining:
         if set(map(str, self.train)) & set(map(str, self.val)):
             raise SettingsError("--val: expected other crops than --train, got the same")
         self.fit.check()
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is compared, on which crops, for how long."""
+
+    output: Path
+    """folder of scores.csv, report.html and the trained models; what is there is not trained again"""
+    train: tuple[Path, ...]
+    """crops to learn from"""
+    test: tuple[Path, ...]
+    """crops of other embryos to judge by, which no training sees"""
+    val: tuple[Path, ...] = ()
+    """crops by which weights are chosen and probabilities calibrated; default: a part of --train"""
+    models: tuple[Model, ...] = MODELS
+    """networks to compare, as of train --model"""
+    seeds: int = 3
+    """trainings of each network; intervals are over them"""
+    max_minutes: float = 2.0
+    """minutes of each training"""
+    epochs: int = 1000
+    """epochs at most, of each training"""
+    spacing_um: SpacingUm | None = None
+    """voxel size Z,Y,X in micrometres of folders of images and mask that extract did not write, if they do
+    not say"""
+
+    def check(self) -> None:
+        """Raise when settings make no sense.
+
+        Raises
+        ------
+        SettingsError
+            Naming the flag.
+        """
+        check_numbers(self, positive=("seeds", "max_minutes", "epochs"), not_negative=())
+        for flag, some in (("train", self.train), ("test", self.test), ("models", self.models)):
+            if not some:
+                raise SettingsError(f"--{flag}: expected at least one, got none")
+        for flag, some in (("train", self.train), ("val", self.val)):
+            if set(map(str, self.test)) & set(map(str, some)):
+                raise SettingsError(f"--test: expected other crops than --{flag}, got the same")

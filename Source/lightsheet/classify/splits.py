@@ -36,8 +36,12 @@ def split(crops: Crops, share: float, seed: int) -> tuple[Crops, Crops]:
     return crops.some(~out), crops.some(out)
 
 
-def audit(train: Crops, val: Crops) -> None:
+def audit(train: Crops, val: Crops, flag: str = "--val") -> None:
     """Raise when a family of an embryo is on both sides: its cells are next to copies of each other.
+
+    Parameters
+    ----------
+    flag : by which the second ones were given
 
     Raises
     ------
@@ -48,7 +52,8 @@ def audit(train: Crops, val: Crops) -> None:
     if both:
         embryo, family = min(both)
         raise SettingsError(
-            f"--val: expected other embryos or families than --train, got family {family} of {embryo} in both"
+            f"{flag}: expected other embryos or families than --train, got family {family} of {embryo} in "
+            "both"
         )
 
 

@@ -31,7 +31,9 @@ class CropRunner:
     def __init__(self, network: VolumeNetwork, target: Target) -> None:
         self._network = network.eval().to(target.device)
         self._by_openvino = target.runtime == "openvino"
-        self._bf16 = target.precision == "bf16" or (target.precision == "auto" and has_bf16())
+        self._bf16 = self._by_openvino and (
+            target.precision == "bf16" or (target.precision == "auto" and has_bf16())
+        )
         self._device = torch.device(target.device)
         self._compiled: tuple[tuple[int, ...], Any] | None = None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lightsheet.classify.extract import CropSettings
-from lightsheet.classify.settings import StateTraining
+from lightsheet.classify.settings import BenchmarkSettings, StateTraining
 from lightsheet.cli.args import run_command
 from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import EXIT_OK, EXIT_SOME_FAILED, SettingsError
@@ -26,6 +26,7 @@ _MOST_SHOWN = 100
 _USAGE = f"""usage: {PROG} extract ...  cut crops of nuclei whose states a lineage tells
        {PROG} clean ...    find crops that are empty, cut, copies or look mislabelled
        {PROG} train ...    train a network that tells states, write a model folder
+       {PROG} benchmark ...  train all networks alike, and judge them by the same crops
        {PROG} predict ...  tell the states of crops, of a time point or of a movie
        {PROG} extract --help and so on tell the flags
 """
@@ -92,6 +93,18 @@ class StateTrainCommand:
     """
 
     training: Annotated[StateTraining, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand:
+    """Train all networks for the same time on the same crops, and judge them by others.
+
+    Writes scores.csv and report.html: macro F1, F1 of each state, calibration error and time for a nucleus,
+    with intervals over trainings, confusions, and beside them what geometry alone tells, without a network.
+    A command that was stopped goes on.
+    """
+
+    benchmark: Annotated[BenchmarkSettings, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)
@@ -215,6 +228,17 @@ def run_train(command: StateTrainCommand) -> int:
     return EXIT_OK
 
 
+def run_benchmark(command: BenchmarkCommand) -> int:
+    """Compare, and print the table."""
+    from lightsheet.classify.benchmark import HEAD, REPORT, benchmark, row  # not for --help
+    from lightsheet.evaluate.cells.columns import in_columns
+
+    runs = benchmark(command.benchmark)
+    sys.stdout.write(in_columns([HEAD, *(row(name, some) for name, some in runs.items())]) + "\n")
+    LOG.info("%s: pictures", command.benchmark.output / REPORT)
+    return EXIT_OK
+
+
 def run_predict(command: StatePredictCommand) -> int:
     """Tell states, and write what was asked for."""
     from lightsheet.classify.folders import is_crops, load_crops  # not for --help
@@ -273,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command(CleanCommand, run_clean, rest, prog=f"{PROG} clean")
     if words[:1] == ["train"]:
         return run_command(StateTrainCommand, run_train, rest, prog=f"{PROG} train")
+    if words[:1] == ["benchmark"]:
+        return run_command(BenchmarkCommand, run_benchmark, rest, prog=f"{PROG} benchmark")
     if words[:1] == ["predict"]:
         return run_command(StatePredictCommand, run_predict, rest, prog=f"{PROG} predict", trace=_trace)
     sys.stdout.write(_USAGE)

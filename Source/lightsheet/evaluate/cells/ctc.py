@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lightsheet.core.errors import LineageError, NotFoundError, VolumeError, one_line
+from lightsheet.evaluate.cells.columns import in_columns
 from lightsheet.volumes.labels import Labels, read_labels
 from lightsheet.volumes.tracks.ctc import (
     MASKS,
@@ -290,7 +291,4 @@ def table_of_scores(scores: Sequence[SequenceScores]) -> str:
     for one in scores:
         values = [one.values.get(name) for name in SHOWN]
         rows.append([one.name, *("-" if value is None else f"{value:.4f}" for value in values)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows
-    )
+    return in_columns(rows)

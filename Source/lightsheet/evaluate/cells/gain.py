@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from lightsheet.evaluate.cells.columns import in_columns
 from lightsheet.evaluate.cells.instances import instance_scores, overlaps_of
 from lightsheet.volumes.labels import Labels
 
@@ -170,11 +171,4 @@ def table_of_gain(gains: Sequence[Gain]) -> str:
         values = [mean[name] for name in ("n_iou", "iou", "seg", "ap50", "count_error")]
         told = ("-" if value != value else f"{value:.3f}" for value in values)  # NaN is unlike itself
         rows.append((str(mean["segmented"]), *told))  # type: ignore[arg-type]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if not column else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return in_columns(rows)
