@@ -47,7 +47,9 @@ _WATCHED = 2
 def main() -> int:
     """Print the tables; 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/states"), help="folder of all that is made")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/bench_states"), help="folder of all that is made"
+    )
     parser.add_argument("--embryos", type=int, default=8, help="to learn from; half as many are held out")
     parser.add_argument("--frames", type=int, default=26)
     parser.add_argument("--minutes", type=float, default=2.0, help="of each training")

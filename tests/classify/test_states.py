@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -89,6 +90,44 @@ def test_cubes_are_of_micrometres() -> None:
     labels[8:13, 22:29, 27:34] = 3
     mask = cutter.mask(labels, 3, np.array([10.0, 25.0, 30.0]))
     assert mask.sum() * 1.5**3 == pytest.approx(10 * 7 * 7, rel=0.1)
+
+
+def test_planes_are_as_thick_as_a_nucleus() -> None:
+    plane = np.ones((1, 40, 40), np.float32)
+    cutter = Cutter((1.0, 1.0, 1.0), 16.0, 16, 6.0)
+    cube, outside = cutter.image(plane, np.array([0.0, 20.0, 20.0]))
+    np.testing.assert_array_equal(cube[:, 8, 8], [0] * 5 + [1] * 6 + [0] * 5)
+    assert outside == 0
+    _, outside = cutter.image(plane, np.array([0.0, 0.0, 20.0]))
+    assert outside == pytest.approx(0.5, abs=0.05)
+    labels = np.zeros(plane.shape, np.uint16)
+    labels[:, 18:23, 17:24] = 3
+    assert cutter.mask(labels, 3, np.array([0.0, 20.0, 20.0])).sum() == pytest.approx(5 * 7 * 6, rel=0.1)
+
+
+def test_states_of_a_movie_in_2d(tmp_path: Path) -> None:
+    y, x = np.indices((90, 90))
+    for frame in range(3):
+        labels = np.zeros((90, 90), np.uint16)
+        for number, (cy, cx) in enumerate([(30, 30), (45 + frame, 45), (60, 55)], start=1):
+            labels[(y - cy) ** 2 + (x - cx) ** 2 < 50] = number
+        (tmp_path / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(
+            tmp_path / "images" / f"t{frame:03d}.tif", (100 + 400 * (labels > 0)).astype(np.uint16)
+        )
+        write_labels(tmp_path / "masks" / f"mask{frame:03d}.tif", labels[None], (1.0, 0.5, 0.5))
+    words = ["--masks", str(tmp_path / "masks"), "--output", str(tmp_path / "told"), "--video"]
+    assert main(["predict", str(tmp_path / "images"), *words, "--spacing_um", "1,0.5,0.5", "--register"]) == 0
+    with (tmp_path / "told" / "states.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 9
+    assert {row["z_um"] for row in rows} == {"0.0000"}
+    assert [row["remark"] for row in rows if row["t"] == "1"] == [""] * 3
+    assert read_labels(tmp_path / "told" / "states001.tif")[0].shape == (1, 90, 90)
+    assert (tmp_path / "told" / "states.gif").is_file()
+    cells = cells_in(movie_files(tmp_path / "images", tmp_path / "masks"), Overrides((1.0, 0.5, 0.5)))
+    assert cells.flat
+    assert cells.usual_diameter_um() == pytest.approx(7.0, rel=0.03)  # 2 sqrt(50) pixels
 
 
 def drawn(places: np.ndarray) -> np.ndarray:

@@ -105,13 +105,20 @@ class Cutter:
     spacing_um : voxel size (z, y, x) of the frames
     side_um : side of the cubes
     voxels : along a side
+    thick_um : how thick planes of a movie in 2D are taken to be, about a nucleus; None: frames are volumes
     """
 
-    def __init__(self, spacing_um: SpacingUm, side_um: float, voxels: int) -> None:
+    def __init__(
+        self, spacing_um: SpacingUm, side_um: float, voxels: int, thick_um: float | None = None
+    ) -> None:
         self.voxels = voxels
+        self._plane: Floats | None = None
         self._step = np.array(spacing_um)
         self._offsets = (np.arange(voxels) - (voxels - 1) / 2) * side_um / voxels
         self._wide = np.maximum(1.0, side_um / voxels / self._step)
+        if thick_um is not None:  # the share of each voxel that lies within
+            beyond = (thick_um / 2 - np.abs(self._offsets)) / (side_um / voxels)
+            self._plane = np.clip(beyond + 0.5, 0, 1).astype(np.float32)[:, None]
 
     def image(self, frame: Floats, centre: Places) -> tuple[Floats, float]:
         """Cut the cube (S, S, S) around a centre (voxels); what lies outside is 0. Also the share outside."""
@@ -147,6 +154,8 @@ class Cutter:
         self, axis: int, centre: float, size: int, whole: tuple[int, int] | None = None
     ) -> tuple[Floats, float]:
         """Weights (S, size) of voxels; 0 for places that lie outside of the whole axis."""
+        if axis == 0 and self._plane is not None:
+            return self._plane, 1.0
         low, high = whole or (0, size)
         places = centre + self._offsets / self._step[axis]
         share = np.maximum(0, 1 - np.abs(np.arange(size) - places[:, None]) / self._wide[axis])

@@ -1,7 +1,7 @@
 """Cut crops of all nuclei of a movie: at each time point, or at some."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ from lightsheet.core.progress import track
 from lightsheet.specimen.drift import neighbour_distance, shift_between
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import Labels, read_labels
-from lightsheet.volumes.objects import ball_radius
 from lightsheet.volumes.reading import read_volume
 from lightsheet.volumes.resampled import resampled
 from lightsheet.volumes.tracks.lineage import Integers, Places
@@ -70,8 +69,7 @@ class CropSettings:
 
 def usual_side_um(cells: Cells) -> float:
     """Side of cubes for the nuclei of a movie."""
-    volume = np.median(cells.voxels) * np.prod(cells.spacing_um)
-    return float(SIDE_DIAMETERS * 2 * ball_radius(volume))
+    return SIDE_DIAMETERS * cells.usual_diameter_um()
 
 
 def crops_of(
@@ -104,7 +102,8 @@ def crops_of(
     families = families_of(cells.parents)
     frames = _Frames(files, given)
     drift = Drift(cells) if settings.register else None
-    cutter = Cutter(cells.spacing_um, side_um, settings.voxels)
+    thick = cells.usual_diameter_um() if cells.flat else None
+    cutter = Cutter(cells.spacing_um, side_um, settings.voxels, thick)
     wanted = sorted(set(cells.times.tolist()) if times is None else times)
     for time in track(wanted, f"{files.name}: time points"):
         rows = np.flatnonzero((cells.times == time) & ((states != UNKNOWN) if known_only else True))
@@ -131,7 +130,7 @@ class _Frames:
         """Return the image of a time point; None where there is none."""
         if time in self._kept or time not in self._files.images:
             return self._kept.get(time)
-        data = read_volume(self._files.images[time], self._given).data
+        data = read_volume(self._files.images[time], replace(self._given, planes=True)).data
         self._kept[time] = Normalization(*percentiles(data)).apply(data)
         return self._kept[time]
 

@@ -111,7 +111,7 @@ def _draw(
         said = {"states": json.dumps({1: "mitotic", 2: "new_daughter", 3: "stable", 4: "death"})}
         write_labels(output / f"states{time:0{digits}d}.tif", coloured(mask, here), cells.spacing_um, said)
         if video or time in shown:
-            data = read_volume(files.images[time], given).data
+            data = read_volume(files.images[time], replace(given, planes=True)).data
             pictures[time] = overlay(Normalization(*percentiles(data)).apply(data), mask, here)
     if video:
         animate(output / MOVIE, pictures.values())

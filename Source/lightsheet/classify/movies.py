@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class Cells:
     voxels : of each (N,)
     parents : row of the cell it came from (N,); -1 for none
     spacing_um : voxel size (z, y, x)
+    flat : the movie is in 2D, its masks are planes
     """
 
     times: Integers
@@ -113,6 +115,14 @@ class Cells:
     voxels: Integers
     parents: Integers
     spacing_um: SpacingUm
+    flat: bool = False
+
+    def usual_diameter_um(self) -> float:
+        """Median diameter, that of a ball of the same volume; in 2D that of a disc of the same area."""
+        size = float(np.median(self.voxels))
+        if self.flat:
+            return 2 * math.sqrt(size * math.prod(self.spacing_um[1:]) / math.pi)
+        return float(2 * ball_radius(size * math.prod(self.spacing_um)))
 
     def __len__(self) -> int:
         """Return the number of cells of all frames."""
@@ -131,10 +141,10 @@ def cells_in(files: MovieFiles, given: Overrides) -> Cells:
     """
     spacing = given.spacing_um
     rows: list[tuple[int, int]] = []
-    centres, voxels = [], []
+    centres, voxels, flat = [], [], True
     for frame, path in track(list(files.masks.items()), f"{files.name}: masks"):
         mask, told = read_labels(path, given)
-        spacing = spacing or told
+        spacing, flat = spacing or told, flat and len(mask) == 1
         found = objects_of(mask)
         rows += [(frame, int(label)) for label in found.labels]
         centres.append(found.centres)
@@ -147,13 +157,9 @@ def cells_in(files: MovieFiles, given: Overrides) -> Cells:
             "give it as --spacing_um Z,Y,X (micrometres)"
         )
     times, labels = np.array(rows, np.int64).T
-    cells = Cells(
-        times, labels, np.concatenate(centres), np.concatenate(voxels), np.full(len(rows), NOBODY), spacing
-    )
-    if files.lineage is None:
-        return cells
-    parents = _parents(files.lineage, cells)
-    return Cells(times, labels, cells.centres, cells.voxels, parents, spacing)
+    nobody = np.full(len(rows), NOBODY)
+    cells = Cells(times, labels, np.concatenate(centres), np.concatenate(voxels), nobody, spacing, flat)
+    return cells if files.lineage is None else replace(cells, parents=_parents(files.lineage, cells))
 
 
 def _parents(lineage: Path, cells: Cells) -> Integers:

@@ -111,11 +111,11 @@ class BenchmarkCommand:
 class StatePredictCommand:
     """Tell the states of nuclei.
 
-    Of a movie: IN is a folder of images, masks are beside it or given. Of a time point: --volumes t-1 t t+1
-    mask with --full_timestamp. Of one nucleus: --volumes of small volumes around it. Of crops: IN is the file
-    or the folder that extract wrote, or a folder of such. OUT gets states.csv (place, state, probabilities,
-    certainty, the true state where a lineage tells it); of movies and time points also masks coloured by
-    state, report.html, and states.gif with --video.
+    Of a movie, in 3D or 2D: IN is a folder of images, masks are beside it or given. Of a time point:
+    --volumes t-1 t t+1 mask with --full_timestamp. Of one nucleus: --volumes of small volumes around it. Of
+    crops: IN is the file or the folder that extract wrote, or a folder of such. OUT gets states.csv (place,
+    state, probabilities, certainty, the true state where a lineage tells it); of movies and time points
+    also masks coloured by state, report.html, and states.gif with --video.
     """
 
     output: Path
