@@ -1,16 +1,21 @@
 """All networks are trained alike, on crops that are not those by which they are judged."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lightsheet.classify.benchmark import GEOMETRY, benchmark, geometry, over_seeds
-from lightsheet.classify.crops import MASK, Crops, write_crops
+from lightsheet.classify.crops import MASK, Crops, side_in_diameters, write_crops
+from lightsheet.classify.predict import StateTeller
 from lightsheet.classify.rules import STATES
-from lightsheet.classify.settings import BenchmarkSettings
+from lightsheet.classify.settings import BenchmarkSettings, CropFit, StateTraining
+from lightsheet.classify.train import train
 from lightsheet.cli.cells.classify import main
+from lightsheet.core.errors import ModelError
+from lightsheet.models.folder import open_model
 
 
 def crops_of(embryo: str, each: int, seed: int, families: int = 0) -> Crops:
@@ -94,6 +99,34 @@ def test_crops_that_are_on_both_sides_are_refused(
         assert main(["benchmark", *words]) == 2
         assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_cubes_of_another_size_than_learnt_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The masks are cubes of 4 voxels, as large as a ball of 4.96 across; crops have 8."""
+    crops = crops_of("a", 4, 0)
+    assert side_in_diameters(crops) == pytest.approx(8 / 4.963, rel=1e-3)
+    write_crops(tmp_path / "crops.h5", crops)
+    fit = CropFit(tmp_path / "m", epochs=1)
+    folder = train(StateTraining((tmp_path / "crops.h5",), fit, model="cnn"))
+    assert open_model(folder).settings.training["side_diameters"] == pytest.approx(8 / 4.963, rel=1e-3)
+    teller = StateTeller(folder, "cpu", flips=False)
+    teller.tell([crops])
+    assert "doubtful" not in caplog.text
+    crops.data[:, MASK] = 0
+    crops.data[:, MASK, 3:5, 3:5, 3:5] = 1
+    teller.tell([crops, crops])
+    told = "m learnt from cubes of 1.6 diameters of a nucleus, these have 3.2: states are doubtful"
+    assert caplog.text.count(told) == 1
+    crops.data[:, MASK] = 0
+    teller.tell([crops])
+    settings = tmp_path / "m" / "settings.json"
+    content = json.loads(settings.read_text())
+    content["training"]["side_diameters"] = "wide"
+    settings.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="expected a length above 0 as side_diameters, got 'wide'"):
+        StateTeller(folder, "cpu")
 
 
 def test_geometry_is_of_the_mask() -> None:

@@ -107,6 +107,28 @@ def wait_for_picture(page: Any) -> "tuple[int, int]":
     raise AssertionError("no picture came")
 
 
+def wait_for_message(page: Any, text: str) -> None:
+    told = ""
+    for _ in range(200):
+        told = page.inner_text("#message")
+        if text in told:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"expected the message {text!r}, got {told!r}")
+
+
+def settled(page: Any, before: str) -> str:
+    """Address of the picture once it is another one and stays."""
+    last = before
+    for _ in range(100):
+        page.wait_for_timeout(300)
+        now = str(page.get_attribute("#xy", "src"))
+        if now == last != before:
+            return now
+        last = now
+    raise AssertionError("no other picture came")
+
+
 def shot(page: Any, name: str) -> None:
     folder = os.environ.get("LIGHTSHEET_SCREENSHOTS")
     if folder:
@@ -179,9 +201,7 @@ def test_a_sample_takes_three_clicks_and_its_link_shows_the_same(page: Any, brow
     before = page.get_attribute("#xy", "src")
     page.fill("#high", "300")
     page.uncheck("#over")
-    page.wait_for_timeout(300)
-    after = page.get_attribute("#xy", "src")
-    assert after != before
+    after = settled(page, before)
     other = browser.new_page()
     other.goto(page.url)
     other.wait_for_selector("#viewer:not([hidden])")
@@ -194,26 +214,23 @@ def test_a_sample_takes_three_clicks_and_its_link_shows_the_same(page: Any, brow
 def test_bad_files_are_told_and_the_page_lives(page: Any, tmp_path: Path) -> None:
     (tmp_path / "<b>bold.tif").write_bytes(b"no image")
     page.set_input_files("#file", tmp_path / "<b>bold.tif")
-    for _ in range(200):
-        if page.inner_text("#message"):
-            break
-        page.wait_for_timeout(100)
-    assert "expected" in page.inner_text("#message")
+    wait_for_message(page, "expected")
     assert page.locator("#message b").count() == 0
     stack = np.random.default_rng(0).integers(0, 300, (5, 40, 40)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "ZYX"})
     drop(page, tmp_path / "stack.tif")
     page.click("[data-task=fuse]")
     page.click("#run")
-    page.wait_for_timeout(1000)
-    assert "give Z, Y and X in micrometres" in page.inner_text("#message")
+    wait_for_message(page, "give Z, Y and X in micrometres")
     page.click("[data-task=segment2d]")
     page.click("#run")
-    page.wait_for_timeout(1000)
-    assert "choose 'Segment 3D'" in page.inner_text("#message")
+    wait_for_message(page, "choose 'Segment 3D'")
 
 
 def test_all_can_be_done_by_keys_and_has_names(page: Any) -> None:
+    page.get_by_role("button", name="Nuclei in culture").wait_for(
+        timeout=DONE_MS
+    )  # the samples are asked for
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     seen = set()

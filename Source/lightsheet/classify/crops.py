@@ -19,6 +19,7 @@ from lightsheet.core.errors import NotFoundError, VolumeError
 from lightsheet.core.files import written_beside
 from lightsheet.volumes.foreign import foreign
 from lightsheet.volumes.labels import Labels
+from lightsheet.volumes.objects import ball_radius
 from lightsheet.volumes.tracks.lineage import Integers, Places
 
 FRAMES = 3
@@ -170,6 +171,15 @@ def _weighted(part: Floats, weights: list[Floats]) -> Floats:
     along_z, along_y, along_x = weights
     cut = along_y @ (part @ along_x.T)
     return np.asarray((along_z @ cut.reshape(len(cut), -1)).reshape(-1, *cut.shape[1:]))
+
+
+def side_in_diameters(crops: Crops) -> float:
+    """Median side of the cubes in diameters of their nuclei, by the masks; NaN where there is no mask."""
+    voxels = crops.data[:, MASK].sum(
+        axis=(1, 2, 3), dtype=np.float64
+    )  # shares, where a voxel is partly of it
+    found = crops.voxels / (2 * ball_radius(voxels[voxels > 0]))
+    return float(np.median(found)) if len(found) else float("nan")
 
 
 def is_padded(outside: float) -> bool:

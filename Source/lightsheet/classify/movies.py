@@ -16,7 +16,7 @@ from lightsheet.core.progress import LOG, track
 from lightsheet.volumes.info import Overrides
 from lightsheet.volumes.labels import read_labels
 from lightsheet.volumes.numbered import numbered_files
-from lightsheet.volumes.objects import ball_radius, objects_of
+from lightsheet.volumes.objects import ball_radius, disc_radius, objects_of
 from lightsheet.volumes.tracks.ctc import IMAGES, MASKS, TABLES, TRUE_TRACKS, frames_in, read_tracks
 from lightsheet.volumes.tracks.lineage import NOBODY, Integers, Places, Track
 from lightsheet.volumes.tracks.places import is_table, read_places
@@ -121,7 +121,7 @@ class Cells:
         """Median diameter, that of a ball of the same volume; in 2D that of a disc of the same area."""
         size = float(np.median(self.voxels))
         if self.flat:
-            return 2 * math.sqrt(size * math.prod(self.spacing_um[1:]) / math.pi)
+            return float(2 * disc_radius(size * math.prod(self.spacing_um[1:])))
         return float(2 * ball_radius(size * math.prod(self.spacing_um)))
 
     def __len__(self) -> int:

@@ -1,17 +1,21 @@
 """Tell states: of crops, of a nucleus, of all nuclei of a time point, of a whole movie."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightsheet.classify.calibrate import as_frequent_as_here, calibration_of, known_shares
-from lightsheet.classify.crops import Crops
+from lightsheet.classify.crops import Crops, side_in_diameters
+from lightsheet.classify.extract import SIDE_DIAMETERS
 from lightsheet.classify.rules import STATES
 from lightsheet.classify.settings import CLASSIFY
 from lightsheet.core.errors import ModelError, VolumeError
+from lightsheet.core.progress import LOG
 from lightsheet.models.choose import shipped_models_folder
 from lightsheet.models.folder import open_model
 from lightsheet.runtimes.crops import CropRunner
@@ -20,6 +24,7 @@ from lightsheet.runtimes.target import Device, choose_target
 from lightsheet.volumes.tracks.lineage import Integers, Places
 
 SHIPPED = "NucleusState"
+_OTHER_SIZE = 1.6
 _FLIPS = ((), (-1,), (-2,), (-2, -1))
 
 
@@ -83,6 +88,8 @@ class StateTeller:
         self.voxels = folder.settings.patch_zyx[0]
         self._calibration = calibration_of(training, len(STATES), str(model))
         self._shares = known_shares(training, len(STATES), str(model))
+        self._side = _known_side(training, str(model))
+        self._told_of_size = False
         self._network = CropRunner(network_of(folder), choose_target(device, "auto", "auto"))
         self._flips = _FLIPS if flips else _FLIPS[:1]
 
@@ -129,6 +136,24 @@ class StateTeller:
             raise VolumeError(
                 f"crops: expected cubes of {self.voxels} voxels as {self.name} learnt, got {crops.voxels}"
             )
+        side = side_in_diameters(crops)
+        if not self._told_of_size and max(side / self._side, self._side / side) > _OTHER_SIZE:
+            self._told_of_size = True
+            LOG.warning(
+                "%s learnt from cubes of %.2g diameters of a nucleus, these have %.2g: states are doubtful "
+                "(--side_um)",
+                self.name,
+                self._side,
+                side,
+            )
+
+
+def _known_side(training: Mapping[str, Any], where: str) -> float:
+    """Side of the cubes that a model learnt from, in diameters; models of before have the usual one."""
+    value = training.get("side_diameters", SIDE_DIAMETERS)
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ModelError(f"{where}: expected a length above 0 as side_diameters, got {value!r}")
+    return float(value)
 
 
 def joined(parts: Sequence[Told]) -> Told:

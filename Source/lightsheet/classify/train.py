@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lightsheet.classify.calibrate import calibrated, shares_of
-from lightsheet.classify.crops import Crops, joined
+from lightsheet.classify.crops import Crops, joined, side_in_diameters
 from lightsheet.classify.folders import load_crops
 from lightsheet.classify.report import write_training_report
 from lightsheet.classify.rules import STATES
@@ -82,6 +82,7 @@ def write_model(
             "train": [path.name for path in settings.train],
             "val": [path.name for path in settings.val],
             "side_um": [float(seen.side_um.min()), float(seen.side_um.max())],
+            "side_diameters": side_in_diameters(seen),
             "calibration": [calibration.temperature, *calibration.offsets],
             "calibrated_on": shares_of(held.states, len(STATES)).tolist(),
             "steps": fitted.steps,

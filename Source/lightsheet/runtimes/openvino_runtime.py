@@ -141,11 +141,12 @@ class OpenVinoRuntime:
             request.start_async(inputs, share_inputs=True)
             request.wait()
             tensor = request.get_output_tensor(0)
-            if tuple(tensor.shape) == shape:
+            told = tuple(tensor.shape)
+            if told == shape:
                 result: Floats = tensor.data[0]
                 return result
             self._request = None
-        raise RuntimeError(f"{step}: expected a result of shape {shape} from OpenVINO, got {tensor.shape}")
+        raise RuntimeError(f"{step}: expected a result of shape {shape} from OpenVINO, got {told}")
 
     def _compiled(self, step: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, tuple[int, ...]]:
         """Compile a step for the sizes of its inputs, unless it is the one that is ready.
