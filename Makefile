@@ -105,7 +105,7 @@ $(LOWEST)/.ready: .venv/.ready-dev requirements.txt
 
 test-lowest: $(LOWEST)/.ready ## the tests of readers, writers, prediction and container with the lowest allowed versions
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m '$(QUICK)' tests/core tests/volumes tests/specimen tests/datasets tests/networks \
-		tests/inference/test_predict.py tests/runtimes/test_loading.py tests/classify tests/fuse/test_guard.py tests/fuse/test_guarded.py \
+		tests/inference/test_predict.py tests/runtimes/test_loading.py tests/classify tests/track tests/fuse/test_guard.py tests/fuse/test_guarded.py \
 		tests/fuse/test_kept_results.py tests/operate/test_container.py tests/operate/test_container_faults.py \
 		tests/operate/test_serve.py tests/operate/test_serve_ends.py
 

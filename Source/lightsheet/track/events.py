@@ -112,7 +112,10 @@ def _best_of_groups(uses: sparse.csc_array, rivals: sparse.sparray, worth: Place
 
 def _best(uses: sparse.csc_array, worth: NDArray[np.float64]) -> Integers:
     """Numbers of the set of greatest worth in which nothing is used twice."""
-    limits = LinearConstraint(uses, ub=np.ones(uses.shape[0]))
+    # The solver of SciPy 1.14 takes no places of 64 bits.
+    places = uses.indices.astype(np.int32), uses.indptr.astype(np.int32)
+    narrow = sparse.csc_array((uses.data, *places), shape=uses.shape)
+    limits = LinearConstraint(narrow, ub=np.ones(uses.shape[0]))
     found = milp(-worth, integrality=np.ones(len(worth)), bounds=Bounds(0, 1), constraints=limits)
     if found.x is None:
         raise RuntimeError(f"linking: the solver found no set of events: {found.message}")
