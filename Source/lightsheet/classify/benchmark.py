@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightsheet.classify.crops import FRAMES, MASK, Crops, joined
 from lightsheet.classify.folders import load_crops
 from lightsheet.classify.predict import StateTeller
-from lightsheet.classify.report import part, reliability_plot, write_page
+from lightsheet.classify.report import confusion_part, part, reliability_plot, write_page
 from lightsheet.classify.rules import STATES
 from lightsheet.classify.settings import BenchmarkSettings, CropFit, Model, StateTraining
 from lightsheet.classify.splits import audit, known
@@ -198,14 +198,7 @@ def _write(settings: BenchmarkSettings, runs: Mapping[str, Sequence[Run]], held:
     parts: list[dict[str, Any]] = [part("Scores", head=HEAD, rows=rows)]
     for name, some in runs.items():
         confusion = np.sum([run.confusion for run in some], axis=0)
-        parts.append(
-            part(
-                name,
-                text="True states down, told ones across, of all trainings; reliability of the first.",
-                head=("", *STATES),
-                rows=[(state, *map(int, confusion[number])) for number, state in enumerate(STATES)],
-                picture=reliability_plot(some[0].sure),
-                kind="plot",
-            )
-        )
+        told = "True states down, told ones across, of all trainings; reliability of the first."
+        picture = reliability_plot(some[0].sure)
+        parts.append(confusion_part(name, confusion, text=told, picture=picture, kind="plot"))
     write_page(settings.output / REPORT, "States of nuclei: networks compared", lead, parts)

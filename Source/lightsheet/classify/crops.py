@@ -175,9 +175,7 @@ def _weighted(part: Floats, weights: list[Floats]) -> Floats:
 
 def side_in_diameters(crops: Crops) -> float:
     """Median side of the cubes in diameters of their nuclei, by the masks; NaN where there is no mask."""
-    voxels = crops.data[:, MASK].sum(
-        axis=(1, 2, 3), dtype=np.float64
-    )  # shares, where a voxel is partly of it
+    voxels = crops.data[:, MASK].sum(axis=(1, 2, 3), dtype=np.float64)
     found = crops.voxels / (2 * ball_radius(voxels[voxels > 0]))
     return float(np.median(found)) if len(found) else float("nan")
 

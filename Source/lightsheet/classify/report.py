@@ -69,7 +69,6 @@ def write_training_report(
         (name, f"{value:.3f}", int(scores.confusion[number].sum()))
         for number, (name, value) in enumerate(scores.f1.items())
     ]
-    confusion = [(name, *map(int, scores.confusion[number])) for number, name in enumerate(STATES)]
     parts = [
         part(
             "F1",
@@ -77,7 +76,7 @@ def write_training_report(
             head=("state", "F1", "crops"),
             rows=f1,
         ),
-        part("Confusion", text="True states down, told ones across.", head=("", *STATES), rows=confusion),
+        confusion_part("Confusion", scores.confusion, text="True states down, told ones across."),
         part(
             "Reliability",
             text=f"Expected calibration error {sure.error:.3f}: how far off probabilities are.",
@@ -90,6 +89,12 @@ def write_training_report(
         if len(some):
             parts.append(part(f"Crops held out: {name}", picture=png(contact_sheet(some))))
     write_page(path, "States of nuclei: a training", lead, parts)
+
+
+def confusion_part(title: str, confusion: NDArray[np.int64], **content: Any) -> dict[str, Any]:
+    """Return a part of a page with a confusion (true states down, told ones across) as its table."""
+    rows = [(name, *map(int, confusion[number])) for number, name in enumerate(STATES)]
+    return part(title, head=("", *STATES), rows=rows, **content)
 
 
 def reliability_plot(sure: Reliability) -> str:
