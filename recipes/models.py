@@ -9,8 +9,8 @@ of the views is moved towards the fused volume, since views that lack little are
 others start from the generalist and go on with one study and channel. Weights are kept as fp16, 4 MB a model,
 and exported for OpenVINO, 5 MB more, where it is installed; bfloat16 is judged on the validation volumes. The
 guards are fitted on validation volumes, new specimens of the studies, and simulated studies from ranges that
-were not trained on (unseen.py). --start spares the first hour or two: resources/starts has what such a
-training had come to.
+were not trained on (unseen.py). With --start the generalist goes on from a model that is there, and the base
+is left out.
 
 --data FOLDER trains on converted pairs instead, from the shipped generalist on: those models of which there
 are pairs. Their guards are fitted on the validation volumes, as they are and altered.
@@ -48,12 +48,14 @@ OTHER_OPTICS, CLEARER = (
 )
 LOSS = ("--use_fmc_loss", "--ssim_weight", 1, "--ssim_tf_weight", 1)
 FIRST_UNSEEN = 50_000
-NETWORK = ("--fold", 2, "--feat_channels", 24)
+NETWORK = ("--fold", 2, "--feat_channels", 24, "--light_share", 0.7)
+# Of half of the views it is known from where the light came, as users may tell it (--light).
+TOLD = ("--light_told", 0.5)
 # Of the parts of a real stack, one of so many is for validation.
 VALIDATED = 8
 # Share of patches around a voxel of the specimen, and samples between validations: of the base, and after it.
 BASE_PATCHES = ("--foreground_share", 0.75, "--samples_per_epoch", 400)
-PATCHES = ("--foreground_share", 0.25, "--samples_per_epoch", 200)
+PATCHES = ("--foreground_share", 0.25, "--samples_per_epoch", 600)
 GENERALIST_RATE, SPECIALIST_RATE = 2e-4, 3e-4
 # The generalist's guard is fitted to so many times the views of another's: it gets all that no other fits.
 GENERALIST_SAMPLES = 4
@@ -65,7 +67,8 @@ def main() -> int:
     if arguments.data is None:
         simulate(arguments)
         held_out = unseen_lists(arguments)
-        train(BASE, arguments)
+        if arguments.start is None:
+            train(BASE, arguments)
     else:
         take(arguments)
         held_out = {name: arguments.output / "lists" / f"{name}_val.csv" for name in MODELS}
@@ -92,7 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Path("resources/models"), help="folder of the models")
     parser.add_argument("--data", type=Path, help="converted pairs to train on, in place of simulated ones")
     parser.add_argument(
-        "--start", type=Path, help="model folder to train the base on from, of the same network"
+        "--start", type=Path, help="model folder of the same network that the generalist goes on from"
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of the base")
     parser.add_argument("--generalist_minutes", type=float, default=40.0, help="of the generalist, from it")
@@ -119,7 +122,7 @@ def parse() -> argparse.Namespace:
 def simulate(arguments: argparse.Namespace) -> None:
     """Simulate and convert the volumes."""
     work, seed = arguments.output, ["--seed", arguments.seed]
-    common = ["--shape", arguments.shape, "--workers", arguments.workers, *seed]
+    common = ["--shape", arguments.shape, "--workers", arguments.workers, *seed, *TOLD]
     kinds = [(str(study), study, channel, arguments.volumes) for study, channel in SETS.values()]
     kinds += [("any", DRAWN_STUDY, channel, arguments.drawn) for channel in CHANNELS]
     for number, (study, label, channel, count) in enumerate(kinds):
@@ -141,7 +144,7 @@ def see_stacks(arguments: argparse.Namespace, where: Path, count: int, shape: st
         source = as_tiff(arguments.stacks / name, where / "whole")
         known = ["--channel", channel, "--spacing_um", ",".join(map(str, spacing)), "--shape", shape]
         drawn = ["--study", "any", "--count", count, "--seed", arguments.seed + seed]
-        first = ["--first_id", 1000 * number, "--workers", arguments.workers]
+        first = ["--first_id", 1000 * number, "--workers", arguments.workers, *TOLD]
         simulate_dataset(where / "tiff" / channel, "--from_volume", source, *known, *drawn, *first)
     run("convert_images.py", where / "tiff", where / "h5", "--workers", arguments.workers)
 
@@ -200,10 +203,7 @@ def join(lists: list[Path], target: Path) -> None:
 
 
 def train(name: str, arguments: argparse.Namespace) -> Path:
-    """Train a model: the base from nothing, the generalist from the base, the others from the generalist.
-
-    With data of the user's own the shipped generalist is the base.
-    """
+    """Train a model: the base from nothing, the generalist from the base, the others from the generalist."""
     work = arguments.output
     target = work / "trained" / name
     listed = GENERALIST if name == BASE else name
@@ -216,10 +216,8 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
     recipe = [*LOSS, *network_of(arguments)]
     if name == BASE:
         recipe += [*BASE_PATCHES, "--augmentations", OTHER_OPTICS]
-        recipe += [] if arguments.start is None else ["--pretrained", arguments.start]
     else:
-        base = work / "trained" / BASE if arguments.data is None else SHIPPED / GENERALIST
-        start = base if name == GENERALIST else work / "trained" / GENERALIST
+        start = base_of(arguments) if name == GENERALIST else work / "trained" / GENERALIST
         rate = GENERALIST_RATE if name == GENERALIST else SPECIALIST_RATE
         recipe += [*PATCHES, "--pretrained", start, "--learning_rate", rate]
         recipe += ["--augmentations", CLEARER] if name == GENERALIST else []
@@ -229,12 +227,20 @@ def train(name: str, arguments: argparse.Namespace) -> Path:
     return target
 
 
+def base_of(arguments: argparse.Namespace) -> Path:
+    """Return the model that the generalist goes on from; with data of the user's own the shipped one."""
+    if arguments.start is not None:
+        return Path(arguments.start)
+    return SHIPPED / GENERALIST if arguments.data is not None else arguments.output / "trained" / BASE
+
+
 def network_of(arguments: argparse.Namespace) -> tuple[object, ...]:
     """Return the network's flags: with data of the user's own those of the shipped generalist, its start."""
     if arguments.data is None:
         return NETWORK
-    shipped = open_model(SHIPPED / GENERALIST).settings.network
-    return "--fold", shipped.get("fold", 1), "--feat_channels", shipped["features"]
+    shipped = open_model(SHIPPED / GENERALIST).settings
+    network, share = shipped.network, shipped.inputs.light_share
+    return "--fold", network.get("fold", 1), "--feat_channels", network["features"], "--light_share", share
 
 
 def flags_of(options: list[str]) -> list[str]:
@@ -280,7 +286,7 @@ def unseen_lists(arguments: argparse.Namespace) -> dict[str, Path]:
             kind = ["--study", study, "--channel", channel, "--shape", arguments.unseen_shape, "--seed", seed]
             number = ["--count", max(1, arguments.unseen // 2 // len(studies)), "--first_id", 1000 * study]
             where = work / "tiff" / f"study{study}_{channel}"
-            simulate_dataset(where, *kind, *number, "--workers", arguments.workers)
+            simulate_dataset(where, *kind, *number, "--workers", arguments.workers, *TOLD)
         drawn = work / "tiff" / f"drawn_{channel}"
         script = [sys.executable, "-m", "recipes.unseen", str(drawn)]
         count = ["--channel", channel, "--count", str(arguments.unseen), "--seed", str(seed)]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.fusion.methods import RIVALS
 from lightsheet.core.files import written_beside
 from lightsheet.models.folder import load_state, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from recipes import ROOT
 from recipes.commands import CHANNELS, train_anyhow
 
@@ -88,7 +89,9 @@ def train_monai(arguments: argparse.Namespace, name: str, lists: list[Path]) -> 
     keep_freed_memory()
     torch.manual_seed(arguments.seed)
     network = monai_unet()
-    pairs = [open_pair(pair, (RAW_IMAGE,), 1.0, 1.0) for pair in read_pairs(lists[0], arguments.data / "h5")]
+    pairs = [
+        open_pair(pair, ModelInputs((RAW_IMAGE,))) for pair in read_pairs(lists[0], arguments.data / "h5")
+    ]
     z, y, x = map(int, arguments.patch_size.split(","))
     patches = PatchDataset(pairs, (z, y, x), 0.75, AugmentSettings(), arguments.seed)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)

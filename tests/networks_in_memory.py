@@ -8,7 +8,8 @@ import torch
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.intensity import Normalization
 from lightsheet.fuse.inputs import NetworkInputs
-from lightsheet.models.folder import FUSED, ModelFolder, ModelInputs, ModelOutput, ModelSettings
+from lightsheet.models.folder import FUSED, ModelFolder, ModelOutput, ModelSettings
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import VolumeNetwork, build
 from lightsheet.runtimes.loading import LoadedModel, Target
 from lightsheet.runtimes.torch_facts import describe

@@ -16,7 +16,8 @@ from lightsheet.inference.for_volume import for_volume
 from lightsheet.inference.journal import Journal
 from lightsheet.inference.planning import Limits, plan_prediction
 from lightsheet.inference.predict import predict_slabs
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelOutput, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelOutput, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import build
 from lightsheet.runtimes.loading import load_model
 from lightsheet.training.checkpoint import read_checkpoint

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
-from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import VolumeNetwork, build
 
 

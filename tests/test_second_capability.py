@@ -14,7 +14,8 @@ from lightsheet.core.errors import ModelError
 from lightsheet.fuse.loading import load_fusion_model
 from lightsheet.inference.planning import Limits
 from lightsheet.models.choose import choose_for, of_task
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, load_state, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, load_state, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import build
 from lightsheet.runtimes.export import export_model
 from lightsheet.runtimes.loading import load_model

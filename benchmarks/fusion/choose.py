@@ -34,7 +34,8 @@ from scipy import ndimage, optimize
 from lightsheet.core.axes import Channel, SpacingUm
 from lightsheet.models.choose import choose_measured, of_task, shipped_models
 from lightsheet.models.fingerprint import describe_kinds
-from lightsheet.models.folder import FUSE, ModelFolder, ModelInputs, ModelSettings
+from lightsheet.models.folder import FUSE, ModelFolder, ModelSettings
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.models.kinds import (
     CHANNEL_WEIGHTS,
     TEMPERATURE,

@@ -22,10 +22,11 @@ from benchmarks.fusion.cases import Case, unseen_case
 from benchmarks.fusion.methods import View
 from benchmarks.fusion.real_views import real_views
 from lightsheet.core.axes import CHANNELS
+from lightsheet.core.sides import SIDES, Side
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.physics.estimate import estimate
-from lightsheet.fuse.physics.settings import SIDES, Light, Side
+from lightsheet.fuse.physics.settings import Light
 from lightsheet.fuse.physics.step import PhysicsVolume
 from recipes.stacks import stacks_in
 

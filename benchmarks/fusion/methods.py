@@ -15,6 +15,7 @@ physics             our physics step, without a model; the side of the light as 
 physics, light told the same, with the side of the light told where there is one (views of real stacks)
 ours, no guard      as ours, without the guard: the prediction as it is
 ours                what apply_script.py and the container write
+ours, light told    the same with the side of the light told (--light), where there is one: views of real stacks
 
 and, when asked for, other ways to choose among our models:
 
@@ -37,6 +38,7 @@ from benchmarks.common import ROOT
 from benchmarks.fusion.cases import Case
 from lightsheet.core.axes import CHANNELS, Channel, Floats
 from lightsheet.core.intensity import Normalization, percentiles
+from lightsheet.core.sides import SIDES
 from lightsheet.evaluate.gaussian import GAUSSIAN_SIGMA
 from lightsheet.evaluate.ssim import ssim
 from lightsheet.fuse.guard.evidence import features_of, predicted_blocks
@@ -231,29 +233,32 @@ class Ours:
     ----------
     choose : which of them
     guard : whether the guard has its say
+    told : whether the side of the light is told
     """
 
-    def __init__(self, choose: Chooser = as_the_container, *, guard: bool = True) -> None:
-        self._choose, self._guard = choose, guard
+    def __init__(self, choose: Chooser = as_the_container, *, guard: bool = True, told: bool = False) -> None:
+        self._choose, self._guard, self._told = choose, guard, told
 
     def __call__(self, view: View) -> Floats:
         """Predict, and apply what the guard allows."""
-        prediction, folder, inputs = _of_ours(view, self._choose)
+        light = view.case.light if self._told else "auto"
+        prediction, folder, inputs = _of_ours(view, self._choose, light)
         guard = guard_of(folder)
         if not self._guard or guard is None:
             return prediction
         blocks = list(predicted_blocks(view.volume, inputs, _loaded(folder.path)))
         verdict = guard.judge(features_of(blocks, measure(view.volume)))
         if verdict.gate.share == 0:  # as apply_script.py does (--fallback)
-            return physics(view)
+            return _stepped(view, light)
         return guard.apply(view.values, prediction, verdict.gate)
 
 
 @lru_cache(maxsize=1)
-def _of_ours(view: View, choose: Chooser) -> tuple[Floats, ModelFolder, NetworkInputs]:
+def _of_ours(view: View, choose: Chooser, light: Light) -> tuple[Floats, ModelFolder, NetworkInputs]:
     folder = choose(view)
     model = _loaded(folder.path)
-    inputs = prepare_inputs(view.volume, model.settings.inputs)
+    side = next((side for side in SIDES if side == light), None)
+    inputs = prepare_inputs(view.volume, model.settings.inputs, light=side)
     prediction = predict_block(model.facts, model.runtime, view.channels(inputs))[0]
     return prediction, folder, inputs
 
@@ -282,6 +287,8 @@ METHODS: dict[str, Callable[[View], Floats]] = {
     "MONAI": monai,
     "ours, no guard": Ours(guard=False),
     "ours": Ours(),
+    "ours, no guard, light told": Ours(guard=False, told=True),
+    "ours, light told": Ours(told=True),
 }
 CHOICES: dict[str, Callable[[View], Floats]] = {
     "ours, generalist": Ours(one_generalist),

@@ -95,7 +95,7 @@ def main() -> int:
         say(f"left out: {names}; no networks for them in {RIVALS}, quality_rivals.py trains them")
     real_methods = tuple(method for method in arguments.methods if method not in missing)
     real_methods = tuple(method for method in real_methods if method != "Richardson-Lucy")  # no known optics
-    methods = tuple(m for m in arguments.methods if m not in missing and m != "physics, light told")
+    methods = tuple(m for m in arguments.methods if m not in missing and not m.endswith("light told"))
     jobs = [
         Job("seen", channel, study, number, shape, methods, seed)
         for number in range(arguments.seen)

@@ -131,7 +131,8 @@ def narrow_model(folder: Path, features: int = 4) -> Path:
     import torch
 
     from lightsheet.core.axes import IMAGE_GROUPS
-    from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+    from lightsheet.models.folder import ModelSettings, save_model
+    from lightsheet.models.inputs import ModelInputs
     from lightsheet.networks import build
 
     if folder.is_dir():

@@ -20,7 +20,8 @@ from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.datasets.convert import ConvertSettings, convert_file
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.predict import Fuser
-from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import VolumeNetwork, build
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.ome_zarr.writer import ZarrSink

@@ -8,7 +8,8 @@ import torch
 from lightsheet.cli.choose import main
 from lightsheet.cli.main import main as lightsheet
 from lightsheet.models.fingerprint import describe_kinds
-from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.specimen.measure import measure
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import write_volume

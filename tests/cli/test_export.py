@@ -9,7 +9,8 @@ import torch
 
 from lightsheet.cli import main as lightsheet
 from lightsheet.cli.export import main
-from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.runtimes.loading import load_model
 from lightsheet.runtimes.openvino_runtime import has_bf16, has_openvino
 from lightsheet.runtimes.parity import read_parity

@@ -8,7 +8,8 @@ import torch
 from lightsheet.cli import main as lightsheet
 from lightsheet.cli.guard import main
 from lightsheet.fuse.guard.guard import GUARD, guard_of
-from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from networks_in_memory import random_network
 from tiers import slow
 from training_data import write_lists

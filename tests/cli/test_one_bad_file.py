@@ -12,7 +12,8 @@ import pytest
 
 from lightsheet.cli import apply, choose, convert, evaluate, project, splits
 from lightsheet.core.axes import RAW_IMAGE
-from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import build
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import write_volume

@@ -32,7 +32,8 @@ from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.step import PhysicsVolume
 from lightsheet.fuse.training.pairs import open_pair
-from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from networks_in_memory import model_of, random_network
 from tiers import slow
 from training_data import blobs, write_lists
@@ -156,7 +157,7 @@ def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil
         dict(description), ModelInputs((RAW_IMAGE,), 50.0, 100.0), (16, 16, 16), "nucleus", (1,)
     )
     folder = save_model(tmp_path / "model", settings, network.state_dict(), {}, {}, "# test")
-    pairs = [open_pair(pair, (RAW_IMAGE,), 50.0, 100.0) for pair in read_pairs(val, tmp_path)]
+    pairs = [open_pair(pair, ModelInputs((RAW_IMAGE,))) for pair in read_pairs(val, tmp_path)]
     guard = calibrate(folder, pairs, count, device="cpu")
     assert guard.samples.shape[0] == count
     assert guard_of(open_model(folder.path)) is not None
@@ -168,7 +169,7 @@ def test_calibration_writes_a_guard_that_keeps_what_a_random_network_would_spoil
 
 def test_the_physics_step_is_judged_by_its_result_on_the_same_view(tmp_path: Path) -> None:
     _, val = write_lists(tmp_path, train=1, val=1, shape=(24, 48, 48))
-    pair = open_pair(read_pairs(val, tmp_path)[0], (RAW_IMAGE,), 20.0, 50.0)
+    pair = open_pair(read_pairs(val, tmp_path)[0], ModelInputs((RAW_IMAGE,)))
     network, description = random_network(residual=True)
     model = model_of(network, description)
     one = sample_of(model, pair, Alteration(), 0)

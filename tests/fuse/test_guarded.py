@@ -19,13 +19,8 @@ from lightsheet.fuse.guard.guard import GUARD, Gate, guard_of
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.step import PhysicsVolume
 from lightsheet.fuse.predict import Fuser
-from lightsheet.models.folder import (
-    ModelFolder,
-    ModelInputs,
-    ModelSettings,
-    open_model,
-    save_model,
-)
+from lightsheet.models.folder import ModelFolder, ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import open_volume, read_info, read_volume, write_volume
 from networks_in_memory import random_network

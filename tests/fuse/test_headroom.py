@@ -14,6 +14,7 @@ from lightsheet.fuse.training.data import PatchDataset
 from lightsheet.fuse.training.headroom import headroom_after, headroom_of, headroom_of_volume
 from lightsheet.fuse.training.losses import LossWeights, fusion_loss
 from lightsheet.fuse.training.pairs import open_pair
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.training.augment_settings import AugmentSettings
 from training_data import blobs, write_lists
 
@@ -47,7 +48,7 @@ def test_an_alteration_scales_the_volume_s_lack_within_bounds() -> None:
 
 def test_patches_of_a_volume_have_its_lack_however_little_they_lack_themselves(tmp_path: Path) -> None:
     lists = write_lists(tmp_path, train=1, shape=SHAPE)
-    pairs = [open_pair(pair, (RAW_IMAGE,), 20.0, 50.0) for pair in read_pairs(lists[0], tmp_path)]
+    pairs = [open_pair(pair, ModelInputs((RAW_IMAGE,))) for pair in read_pairs(lists[0], tmp_path)]
     patch = (8, 16, 16)
     turned = PatchDataset(pairs, patch, 0.5, AugmentSettings(), 3, relative=True)
     volume = headroom_of_volume(pairs[0], patch)

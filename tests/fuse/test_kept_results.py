@@ -23,7 +23,8 @@ from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.predict import Fuser
 from lightsheet.fuse.result import FusionJob
 from lightsheet.inference.journal import journal_folder
-from lightsheet.models.folder import ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.reading import read_volume, write_volume
 from networks_in_memory import random_network

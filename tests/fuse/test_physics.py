@@ -20,6 +20,7 @@ from lightsheet.fuse.training.data import PatchDataset
 from lightsheet.fuse.training.pairs import open_pair
 from lightsheet.fuse.training.settings import TrainSettings
 from lightsheet.fuse.training.train import train
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.training.augment_settings import AugmentSettings
 from lightsheet.training.settings import FitSettings
 from training_data import changed, train_settings, write_lists
@@ -115,7 +116,7 @@ def test_the_truth_has_the_smallest_loss_and_gradients_lead_towards_it() -> None
 def test_view_and_path_are_turned_with_the_patch_but_their_optics_are_left(tmp_path: Path) -> None:
     lists = write_lists(tmp_path)
     groups = (RAW, PATH)
-    pairs = [open_pair(pair, groups, 20.0, 50.0) for pair in read_pairs(lists[0], tmp_path)]
+    pairs = [open_pair(pair, ModelInputs(groups)) for pair in read_pairs(lists[0], tmp_path)]
     models = [dataclasses.replace(TRUTH, gain=1.0 + k) for k in range(len(pairs))]
     other = AugmentSettings(noise=1.0, noise_sigma=0.5, gain=1.0, gain_range=(3.0, 4.0))
     dataset = PatchDataset(pairs, (8, 16, 16), 1.0, other, 3, models)
@@ -197,7 +198,7 @@ def test_files_that_can_not_serve(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--physics_parameters .*expected a readable JSON file"):
         read_degradation(tmp_path / "none.json")
     lists = write_lists(tmp_path)
-    pair = open_pair(read_pairs(lists[0], tmp_path)[0], (RAW,), 20.0, 50.0)
+    pair = open_pair(read_pairs(lists[0], tmp_path)[0], ModelInputs((RAW,)))
     without = dataclasses.replace(pair, view=pair.fused)
     with pytest.raises(VolumeError, match=r"_fused\.h5: expected the group data/light_map \(--use_physics\)"):
         degradation_of(without)

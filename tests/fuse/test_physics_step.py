@@ -12,13 +12,14 @@ from scipy import ndimage
 from lightsheet.cli.apply import main
 from lightsheet.cli.evaluate import main as evaluate
 from lightsheet.core.axes import Floats
+from lightsheet.core.sides import SIDES, Side
 from lightsheet.evaluate.light_fit import light_fit
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.physics.attenuation import FallOff, fall_offs, odds_of
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.fuser import light_of, write_stepped
-from lightsheet.fuse.physics.settings import SIDES, PhysicsSettings, Side
+from lightsheet.fuse.physics.settings import PhysicsSettings
 from lightsheet.fuse.physics.step import PhysicsVolume, gain_and_weight
 from lightsheet.fuse.result import FusionJob
 from lightsheet.inference.predict import Deadline
@@ -192,7 +193,7 @@ def test_the_command_needs_no_model(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--light", "-x"], "--light: expected --model physics with it, got other models"),
+        (["--noise_sigma", "9"], "--noise_sigma: expected a number from 0.3 to 2, got 9"),
         (["--model", "physics", "--no_guard"], "--guard: expected models with it, got --model physics"),
         (
             ["--model", "physics", "--noise_sigma", "9"],

@@ -19,7 +19,8 @@ from lightsheet.fuse.training.data import PatchDataset, leave_out_views
 from lightsheet.fuse.training.pairs import open_pair, views_of
 from lightsheet.fuse.training.settings import TrainSettings
 from lightsheet.fuse.training.train import train
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import build
 from lightsheet.runtimes.blocks import predict_block
 from lightsheet.runtimes.loading import load_model
@@ -82,7 +83,7 @@ def test_views_lie_behind_the_groups_and_missing_ones_are_the_first_again(tmp_pa
     lists = write_views(tmp_path, 3)
     pair = read_pairs(lists[0], tmp_path)[0]
     everything = tuple(slice(0, n) for n in SHAPE)
-    opened = open_pair(pair, GROUPS, 20.0, 50.0, 4)
+    opened = open_pair(pair, ModelInputs(GROUPS, views=4))
     channels, _ = opened.read(everything)  # type: ignore[arg-type]
     assert channels.shape == (6, *SHAPE)
     assert views_of(3, 4) == (0, 3, 4, 5)
@@ -120,7 +121,7 @@ def test_a_model_is_judged_with_all_views_and_with_the_first_alone(tmp_path: Pat
     rows = model.scores["volumes"]
     assert [row["name"].partition(", ")[2] for row in rows] == ["3 views", "1 view"]
     assert rows[0]["n_ssim_tf"] != rows[1]["n_ssim_tf"]
-    pair = open_pair(read_pairs(tmp_path / "val.csv", tmp_path)[0], GROUPS, 20.0, 50.0, 3)
+    pair = open_pair(read_pairs(tmp_path / "val.csv", tmp_path)[0], ModelInputs(GROUPS, views=3))
     channels, fused = pair.read((slice(0, 16), slice(0, 24), slice(0, 24)))
     loaded = load_model(model, "cpu", "fp32", "torch")
     for row in rows:
@@ -132,7 +133,7 @@ def test_a_model_is_judged_with_all_views_and_with_the_first_alone(tmp_path: Pat
 
 def test_patches_have_all_views_or_the_first_in_their_place(tmp_path: Path) -> None:
     lists = write_views(tmp_path, 2)
-    pairs = [open_pair(pair, GROUPS, 20.0, 50.0, 2) for pair in read_pairs(lists[0], tmp_path)]
+    pairs = [open_pair(pair, ModelInputs(GROUPS, views=2)) for pair in read_pairs(lists[0], tmp_path)]
     dataset = PatchDataset(pairs, (8, 16, 16), 1.0, AugmentSettings(), 3)
     same = [torch.equal(channels[0], channels[3]) for channels, *_ in (dataset[k] for k in range(12))]
     assert 0 < sum(same) < 12

@@ -23,7 +23,8 @@ from lightsheet.inference.planning import (
     smaller_plan,
 )
 from lightsheet.inference.predict import predict_slabs
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import VolumeNetwork, build
 from lightsheet.runtimes.facts import Cost, NetworkFacts
 from lightsheet.runtimes.loading import LoadedModel, Target, load_model

@@ -19,7 +19,8 @@ from lightsheet.models.choose import (
     shipped_models_folder,
 )
 from lightsheet.models.fingerprint import describe_kinds, kinds_of
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.specimen.measure import measure
 from lightsheet.volumes.info import VolumeInfo
 from tissue import lazy, tissue

@@ -17,7 +17,8 @@ from lightsheet.core.files import content_hash
 from lightsheet.core.progress import LOG
 from lightsheet.fuse.guard.guard import guard_of
 from lightsheet.models.fingerprint import kinds_of, usual_spacing
-from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import BACKBONES, build, fewest_weights
 from lightsheet.operate.container.restore import Restorer, usable_models
 from lightsheet.runtimes.exported import read_facts

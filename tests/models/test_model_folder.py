@@ -8,14 +8,8 @@ import pytest
 import torch
 
 from lightsheet.core.errors import ModelError, SettingsError
-from lightsheet.models.folder import (
-    ModelFolder,
-    ModelInputs,
-    ModelSettings,
-    load_state,
-    open_model,
-    save_model,
-)
+from lightsheet.models.folder import ModelFolder, ModelSettings, load_state, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 
 SETTINGS = ModelSettings(
     network={"name": "unet3d", "in_channels": 2, "features": 4},

@@ -14,7 +14,8 @@ from lightsheet.core.axes import RAW_IMAGE, SURFACE_DISTANCE
 from lightsheet.core.errors import SettingsError, VolumeError
 from lightsheet.evaluate.adaptation import Adaptation, adaptation
 from lightsheet.fuse.guard.guard import GUARD
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import build
 from lightsheet.operate.adapting import adapt as adapting
 from lightsheet.operate.adapting.adapt import RECORD, adapt

@@ -17,7 +17,8 @@ from lightsheet.core.errors import LightsheetError, ModelError, SettingsError
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.training.held_out import held_out
 from lightsheet.fuse.training.pairs import validation_pairs
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, open_model, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.runtimes import export, parity
 from lightsheet.runtimes.export import export_model, export_trained
 from lightsheet.runtimes.exported import exported_graphs, read_facts

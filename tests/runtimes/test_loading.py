@@ -10,7 +10,8 @@ import torch
 from lightsheet.core.axes import RAW_IMAGE
 from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.fuse.loading import load_fusion_model
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks import build
 from lightsheet.runtimes.loading import load_model
 from networks_in_memory import maps_in_one_pass

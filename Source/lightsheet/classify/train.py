@@ -17,7 +17,8 @@ from lightsheet.core.malloc import keep_freed_memory
 from lightsheet.core.memory import allow_for_networks
 from lightsheet.core.progress import LOG
 from lightsheet.evaluate.cells.states import reliability, state_scores
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelOutput, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelOutput, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.runtimes.crops import run_by_torch
 from lightsheet.training.alone import alone
 from lightsheet.training.checkpoint import read_checkpoint

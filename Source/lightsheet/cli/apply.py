@@ -102,18 +102,15 @@ def fuser_of(settings: ApplySettings) -> "FileFuser":
     Raises
     ------
     SettingsError
-        When a flag is given that is for the other of the two.
+        When a flag of the models is given with the step.
     """
     if settings.adapt and (len(settings.model) > 1 or settings.model == (Path(PHYSICS),)):
         raise SettingsError("--adapt: expected one model, or none for the shipped ones (--model), got others")
     if settings.model == (Path(PHYSICS),):
         return _physics_fuser(settings)
-    if settings.physics != PhysicsSettings():
-        flag = _flag_of(settings.physics)
-        raise SettingsError(f"{flag}: expected --model {PHYSICS} with it, got other models")
     from lightsheet.fuse.predict import Fuser  # not for --help
 
-    return Fuser(settings.model, settings.fusion, views=settings.views)
+    return Fuser(settings.model, settings.fusion, views=settings.views, physics=settings.physics)
 
 
 def _physics_fuser(settings: ApplySettings) -> "FileFuser":
@@ -126,7 +123,7 @@ def _physics_fuser(settings: ApplySettings) -> "FileFuser":
     return PhysicsFuser(settings.physics, settings.fusion)
 
 
-def _flag_of(settings: FusionSettings | PhysicsSettings) -> str:
+def _flag_of(settings: FusionSettings) -> str:
     """First flag that was given other than its default."""
     return next(
         f"--{field.name}"
@@ -166,7 +163,9 @@ def _on_cluster(settings: ApplySettings, jobs: list[Job]) -> int:
         if len(jobs) == 1 and settings.model != (Path(PHYSICS),) and not settings.adapt:
             from lightsheet.operate.cluster.fusing import RegionFuser  # not for --help
 
-            fuser = RegionFuser(cluster, settings.model, settings.fusion, views=settings.views)
+            fuser = RegionFuser(
+                cluster, settings.model, settings.fusion, views=settings.views, physics=settings.physics
+            )
             _fuse(fuser, settings, jobs[0])
             return EXIT_OK
         sent = replace(settings, scheduler=None, model=tuple(map(_model_afar, settings.model)))
@@ -204,15 +203,17 @@ def adapted_fuser(settings: ApplySettings, job: Job, unadapted: "FileFuser") -> 
     from lightsheet.evaluate.adaptation import ADAPTED_KEY  # not for --help
     from lightsheet.fuse.predict import Fuser
     from lightsheet.operate.adapting.adapt import adapt
+    from lightsheet.operate.adapting.settings import AdaptSettings
 
     base = settings.model[0] if settings.model else None
+    how = AdaptSettings(light=settings.physics.light)
     try:
-        found = adapt(job.view, beside(job.result, "adapted", ""), base, overrides=job.overrides)
+        found = adapt(job.view, beside(job.result, "adapted", ""), base, how, job.overrides)
     except VolumeError as error:
         LOG.warning("not adapted: %s", error)
         return unadapted
     more = {ADAPTED_KEY: found.record()}
-    return Fuser([found.model], settings.fusion, views=settings.views, more=more)
+    return Fuser([found.model], settings.fusion, views=settings.views, physics=settings.physics, more=more)
 
 
 def plan_jobs(settings: ApplySettings) -> list[Job]:

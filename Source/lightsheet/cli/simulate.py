@@ -53,6 +53,9 @@ class SimulateSettings:
     write_views: int = 1
     """registered views that are written for each specimen, at most as many as are fused: the first is _angle,
     the others _angle2 and so on; for models of several views (train_script.py --views)"""
+    light_told: float = 0.0
+    """share of the views whose metadata say from which side they are lit, as some microscopes write it (the
+    side on which they are brightest): 0 for none, 1 for all"""
     misregistration_um: float = DEFAULT_MISREGISTRATION_UM
     """standard deviation of the shift that registration left in each fused view but the first, micrometres"""
     seed: int = 0
@@ -100,6 +103,8 @@ def _check(settings: SimulateSettings) -> None:
         raise SettingsError(
             f"--misregistration_um: expected a length from 0 on, got {settings.misregistration_um:g}"
         )
+    if not 0 <= settings.light_told <= 1:
+        raise SettingsError(f"--light_told: expected a share from 0 to 1, got {settings.light_told:g}")
     if settings.spacing_um is not None and not all(0 < step < 1e4 for step in settings.spacing_um):
         raise SettingsError(
             f"--spacing_um: expected three lengths above 0 (micrometres), got {settings.spacing_um}"
@@ -145,9 +150,16 @@ def _phantom_jobs(settings: SimulateSettings) -> "list[ImageJob]":
             family=settings.metadata,
             specimen=f"simulated seed {settings.seed} study {study} {channel} {number}",
             written_views=settings.write_views,
+            light_told=_tells(settings, number),
         )
         for number, channel in numbered
     ]
+
+
+def _tells(settings: SimulateSettings, number: int) -> bool:
+    """Whether an image says from which side it is lit; of so many in a row about the share."""
+    share = settings.light_told
+    return int((number + 1) * share) > int(number * share)
 
 
 def _refuse_for_drawn(settings: SimulateSettings) -> None:
@@ -196,6 +208,7 @@ def _real_jobs(settings: SimulateSettings, path: Path) -> "tuple[list[ImageJob],
             family=settings.metadata,
             specimen=path.name,
             stack_hash=digest,
+            light_told=_tells(settings, settings.first_id + k),
         )
         for k in range(settings.count)
     ]

@@ -22,6 +22,7 @@ from lightsheet.core.files import made_alone, settings_hash, written_beside
 from lightsheet.core.locks import sweep
 from lightsheet.core.names import FUSED, is_further_view, stem_of
 from lightsheet.core.progress import LOG
+from lightsheet.core.sides import Side, side_in
 from lightsheet.specimen.foreground import find_specimen
 from lightsheet.specimen.geometry import (
     GeometrySettings,
@@ -127,7 +128,9 @@ def convert_file(
         known = _known(info)
         # The hash reads the same pages as the survey: side by side they cost one read.
         source_hash = background.submit(lambda: watched.digest)
-        wanted = {"settings": asdict(chosen), "spacing_um": spacing, "format": FORMAT_VERSION, **known}
+        light = side_in(info.metadata)
+        wanted = {"settings": asdict(chosen), "spacing_um": spacing, "format": FORMAT_VERSION, "light": light}
+        wanted |= known
         if selected := {name: value for name, value in asdict(overrides.select).items() if value is not None}:
             wanted["select"] = selected
 
@@ -140,7 +143,7 @@ def convert_file(
         with made_alone(target):
             block = block_for(info.shape_zyx, spacing, chosen.geometry.survey_cells)
             survey = survey_volume(volume, block, str(source))
-            prepared = background.submit(_Content, source, spacing, chosen, survey)
+            prepared = background.submit(_Content, source, spacing, chosen, survey, light)
             with written_beside(target) as partial:
                 with writing_h5(partial) as file:
                     if chosen.compact:  # the counts don't wait for the geometry, nor either for the hash
@@ -183,7 +186,12 @@ class _Content:
     """What goes into one file."""
 
     def __init__(
-        self, source: Path, spacing_um: SpacingUm, settings: ConvertSettings, survey: Survey
+        self,
+        source: Path,
+        spacing_um: SpacingUm,
+        settings: ConvertSettings,
+        survey: Survey,
+        light: Side | None,
     ) -> None:
         self.source = source
         self.spacing_um = spacing_um
@@ -194,7 +202,9 @@ class _Content:
             mask = find_specimen(survey, str(source)).mask
             self.foreground = foreground_positions(mask, survey, settings.geometry.index_size)
         else:
-            self.geometry = geometry_of_survey(survey, spacing_um, settings.geometry, str(source))
+            self.geometry = geometry_of_survey(
+                survey, spacing_um, settings.geometry, str(source), light=light
+            )
             self.foreground = self.geometry.foreground
 
     def attributes(self, info: VolumeInfo) -> dict[str, Any]:
@@ -218,6 +228,7 @@ class _Content:
         if self.geometry is not None:
             attributes |= {
                 "light_direction_zyx": self.geometry.light_direction_zyx,
+                "light_thickness_um": self.geometry.light_thickness_um,
                 "hull_volume_um3": self.geometry.hull_volume_um3,
                 "foreground_fraction": self.geometry.foreground_fraction,
                 "foreground_threshold": self.geometry.threshold,

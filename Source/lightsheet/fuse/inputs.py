@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, Region
 from lightsheet.core.intensity import Normalization, Slabs, percentiles
+from lightsheet.core.sides import Side, toward
 from lightsheet.fuse.channels import add_views, stack_channels
-from lightsheet.models.folder import ModelInputs
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.specimen.geometry import SpecimenGeometry, specimen_geometry
 from lightsheet.volumes.h5.reader import ConvertedVolume
 
@@ -55,11 +56,18 @@ class NetworkInputs:
         """Input (C, Z, Y, X) of a region, whose ``counts`` are given, also those of ``further``; float32."""
         settings = self.settings
         arrays = {group: self._array(group, counts, region) for group in settings.image_groups}
-        channels = stack_channels(
-            settings.image_groups, arrays, settings.distance_scale_um, settings.light_scale_um
-        )
+        scales = settings.distance_scale_um, self._light_scale_um()
+        channels = stack_channels(settings.image_groups, arrays, *scales)
         more = [view.normalization.apply(some) for view, some in zip(self.further, further, strict=True)]
         return add_views(channels, more, settings.views)
+
+    def _light_scale_um(self) -> float:
+        if LIGHT_MAP not in self.settings.image_groups or not self.settings.light_share:
+            return self.settings.light_scale_um
+        known = self.converted if self.geometry is None else self.geometry
+        if known is None:
+            raise ValueError(f"no geometry was made for {LIGHT_MAP}")
+        return self.settings.light_scale_of(known.light_thickness_um)
 
     def _array(self, group: str, counts: NDArray[Any], region: Region) -> NDArray[np.float32]:
         if group == RAW_IMAGE:
@@ -80,6 +88,7 @@ def prepare_inputs(
     settings: ModelInputs,
     converted: ConvertedVolume | None = None,
     further: Sequence[Slabs] = (),
+    light: Side | None = None,
 ) -> NetworkInputs:
     """Read a volume once for its percentiles and, where the model wants them, its specimen's hull and light.
 
@@ -88,6 +97,7 @@ def prepare_inputs(
     volume : gives counts; its ``info`` has shape and voxel size
     converted : our H5 file of the same volume; its stored channels are used if it has all that are wanted
     further : further registered views, of which as many are used as the model takes
+    light : side from which the light came; None: as the file was converted, or as the image tells
 
     Raises
     ------
@@ -100,13 +110,18 @@ def prepare_inputs(
     more = tuple(
         FurtherView(view, Normalization(*percentiles(view))) for view in further[: settings.views - 1]
     )
-    if converted is not None and wanted <= set(converted.groups):
+    if converted is not None and wanted <= set(converted.groups) and _seen_from(converted, light):
         return NetworkInputs(settings, converted.normalization, None, converted, more)
     if not wanted:
         return NetworkInputs(settings, Normalization(*percentiles(volume)), further=more)
     info = volume.info
-    geometry = specimen_geometry(volume, info.require_spacing(), source=info.source)
+    geometry = specimen_geometry(volume, info.require_spacing(), source=info.source, light=light)
     return NetworkInputs(settings, geometry.normalization, geometry, further=more)
+
+
+def _seen_from(converted: ConvertedVolume, light: Side | None) -> bool:
+    """Whether the light's path that a file has is that from a side."""
+    return light is None or tuple(converted.attributes.get("light_direction_zyx", ())) == toward(light)
 
 
 def converted_file(path: Path) -> ConvertedVolume | None:

@@ -14,13 +14,14 @@ from lightsheet.core.files import settings_hash
 from lightsheet.core.malloc import keep_freed_memory
 from lightsheet.core.names import MOST_VIEWS
 from lightsheet.core.progress import LOG
+from lightsheet.core.sides import SIDES
 from lightsheet.fuse.fuser import FileFuser, Fused, refuse_without_information
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.guard.evidence import features_of, predicted_blocks
 from lightsheet.fuse.guard.guard import Trust, guard_of, mean_gate
 from lightsheet.fuse.inputs import converted_file, prepare_inputs
 from lightsheet.fuse.loading import load_fusion_model
-from lightsheet.fuse.physics.fuser import write_stepped
+from lightsheet.fuse.physics.fuser import light_of, write_stepped
 from lightsheet.fuse.physics.settings import PhysicsSettings
 from lightsheet.fuse.result import FusionJob, Prepared
 from lightsheet.inference.for_volume import for_volume
@@ -53,6 +54,7 @@ class Fuser(FileFuser):
     given : the models are the user's wish: one of them is taken however unlike the image is to what it was
         trained on
     views : registered views of a specimen to use at most, where the model takes more than one
+    physics : what is known of the light, for the networks' input and for the step where it takes their place
 
     Raises
     ------
@@ -71,8 +73,13 @@ class Fuser(FileFuser):
         *,
         given: bool = True,
         views: int = MOST_VIEWS,
+        physics: PhysicsSettings | None = None,
         more: dict[str, Any] | None = None,
     ) -> None:
+        self._physics = physics or PhysicsSettings()
+        self._physics.check()
+        if self._physics != PhysicsSettings():
+            more = {**(more or {}), "physics": self._physics.record()}
         chosen = settings or FusionSettings()
         if chosen.confidence and not chosen.guard:
             raise SettingsError("--confidence: expected the guard, which tells it, got --no_guard")
@@ -110,7 +117,8 @@ class Fuser(FileFuser):
             names = record["model"] = " + ".join(model.name for model in models)
             record["weights_sha256"] = " + ".join(model.settings.weights_sha256 for model in models)
             record["choice"] = choice.record()
-            job = FusionJob(volume, view, given, output, record, further, watched)
+            light = light_of(volume.info, self._physics.light)
+            job = FusionJob(volume, view, given, output, record, further, watched, light=light)
             scale = self._prepared(job, models[0]).inputs.normalization
             job.form = result_type(
                 volume.info.dtype, scale, volume.info.source, self.settings.dtype, self.settings.clip
@@ -131,7 +139,7 @@ class Fuser(FileFuser):
             job.keep_view(f"{told}; the view is kept")
             return Fused(job.output, False, names, gate=0.0, instead="view")
         LOG.warning("%s: %s; the physics step instead (--fallback view: the view)", job.output, told)
-        stepped = write_stepped(job, PhysicsSettings(), self.settings, deadline)
+        stepped = write_stepped(job, self._physics, self.settings, deadline)
         return replace(stepped, model=names, gate=0.0)
 
     def choose(self, volume: LazyVolume, overrides: Overrides) -> Choice:
@@ -292,7 +300,8 @@ class Fuser(FileFuser):
             loaded = self._loaded[folder.path]
             # Channels stored in an H5 file hold for the voxel size it was converted with.
             stored = converted_file(job.view) if job.overrides.spacing_um is None else None
-            inputs = prepare_inputs(job.volume, loaded.settings.inputs, stored, job.further)
+            light = next((side for side in SIDES if side == job.light), None)
+            inputs = prepare_inputs(job.volume, loaded.settings.inputs, stored, job.further, light)
             job.prepared = Prepared(for_volume(loaded, job.volume, inputs), inputs)
         return job.prepared
 

@@ -13,7 +13,8 @@ from typing import Any, cast
 from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, ZYX, Channel
 from lightsheet.core.errors import ModelError, NotFoundError, one_line
 from lightsheet.core.progress import LOG
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.runtimes.loading import check_weights
 
 NETWORK = "published_unet3d"

@@ -18,6 +18,7 @@ from lightsheet.core.progress import LOG
 from lightsheet.fuse.guard.gain_map import PER_MILLE
 from lightsheet.fuse.guard.guard import Trust, by_reading, guarded
 from lightsheet.fuse.inputs import NetworkInputs
+from lightsheet.fuse.physics.settings import Light
 from lightsheet.inference.planning import PredictionPlan
 from lightsheet.runtimes.loading import LoadedModel
 from lightsheet.volumes.info import Overrides
@@ -43,6 +44,7 @@ class FusionJob:
     further : more registered views of the specimen
     watched : the files of all views
     form : how the result is stored
+    light : side from which the light came, as it was told; "auto": it was not
     """
 
     volume: LazyVolume
@@ -56,6 +58,7 @@ class FusionJob:
     trust: Trust | None = None
     form: ResultType = field(default_factory=lambda: ResultType("float32"))
     plans: dict[Path, PredictionPlan] = field(default_factory=dict)
+    light: Light = "auto"
 
     def result(
         self, planes: Iterator[Floats], normalization: Normalization, first: int = 0

@@ -30,6 +30,7 @@ from lightsheet.core.errors import ModelError, SettingsError
 from lightsheet.core.fields import first_fault
 from lightsheet.core.files import content_hash, settings_hash, written_beside
 from lightsheet.core.names import MOST_VIEWS
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.models.parts import read_object
 from lightsheet.models.weights_header import check_weights_size, numbers_in
 from lightsheet.volumes.foreign import real_path
@@ -53,29 +54,6 @@ _MOST_GROUPS, _MOST_STUDIES, _MOST_OUTPUTS = 64, 1000, 1000
 _INPUTS_OF_FORMAT_1 = ("image_groups", "distance_scale_um", "light_scale_um", "views")
 _FORMAT_1 = 1
 _Name = Annotated[str, Field(max_length=200)]
-
-
-@dataclass(frozen=True)
-class ModelInputs:
-    """How the input channels of a network are made.
-
-    Attributes
-    ----------
-    image_groups : input channels in their order, e.g. ("data/raw_image", "data/surface_distance")
-    distance_scale_um, light_scale_um : micrometres by which these two channels are divided before tanh
-    views : registered views that the network takes, further ones behind the channels of ``image_groups``; in
-        the place of one that is missing it gets the first again
-    """
-
-    image_groups: tuple[str, ...]
-    distance_scale_um: float = 20.0
-    light_scale_um: float = 50.0
-    views: int = 1
-
-    @property
-    def channels(self) -> int:
-        """Input channels of the network."""
-        return len(self.image_groups) + self.views - 1
 
 
 @dataclass(frozen=True)
@@ -146,6 +124,7 @@ class _Inputs(BaseModel):
     distance_scale_um: float
     light_scale_um: float
     views: Annotated[int, Field(le=1000)] = 1
+    light_share: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 class _Output(BaseModel):

@@ -20,6 +20,7 @@ from lightsheet.core.errors import MissingExtraError, ModelError, SettingsError,
 from lightsheet.core.files import written_beside
 from lightsheet.core.progress import LOG
 from lightsheet.models.folder import ModelFolder
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.runtimes.loading import network_of
 from lightsheet.runtimes.runtime import Floats
 
@@ -264,6 +265,12 @@ def _one_sentence(folder: ModelFolder) -> str:
     return f"{what.get(folder.settings.task, folder.settings.task)}{of}; {folder.name} of lightsheet."
 
 
+def _light_scale(inputs: ModelInputs) -> str:
+    if not inputs.light_share:
+        return f"{inputs.light_scale_um:g}"
+    return f"{inputs.light_share:g} times the longest such path"
+
+
 def _readme(folder: ModelFolder, about: Package) -> str:
     inputs = folder.settings.inputs
     scores = json.dumps(folder.scores, indent=2, default=str)
@@ -278,7 +285,7 @@ Channels {", ".join(_channel_names(folder))} on one grid (Z, Y, X), sides multip
 - raw_image: intensity, of which percentile 2 of the whole volume is 0 and percentile 99.8 is 1, not clipped
 - surface_distance: micrometres to the specimen's convex hull, positive inside, divided by
   {inputs.distance_scale_um:g}
-- light_map: micrometres that the light has gone inside the hull, divided by {inputs.light_scale_um:g}
+- light_map: micrometres that the light has gone inside the hull, divided by {_light_scale(inputs)}
 
 `lightsheet convert` writes these channels, and `lightsheet apply` fuses whole volumes with the guard, tiles
 and metadata that this package does not hold.

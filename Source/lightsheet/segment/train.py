@@ -9,7 +9,8 @@ from lightsheet.core.malloc import keep_freed_memory
 from lightsheet.core.memory import allow_for_networks
 from lightsheet.core.progress import LOG
 from lightsheet.evaluate.cells.instances import instance_scores, overlaps_of
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelOutput, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelOutput, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.runtimes.export import export_model
 from lightsheet.runtimes.openvino_runtime import has_openvino
 from lightsheet.runtimes.parity import MOST_VOLUMES, HeldOut

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lightsheet.core.axes import CHANNELS, HIGHEST_COUNT, ZYX, Channel, Floats, SpacingUm
 from lightsheet.core.errors import VolumeError
 from lightsheet.simulate.fusion import ContentFusion
-from lightsheet.simulate.optics import Optics, draw_views
+from lightsheet.simulate.optics import Optics, draw_views, lit_side
 from lightsheet.simulate.phantoms import make_phantom
 from lightsheet.simulate.presets import (
     DEFAULT_MISREGISTRATION_UM,
@@ -114,6 +114,7 @@ def simulate_pair(
         "spacing_um": list(spacing),
         "signal_counts": peak,
         "objects": int(labels.max()),
+        "light": lit_side(optics[0], tissue.extents_um()),
         "views": [asdict(one) for one in optics],
     }
     return SimulatedPair(first, fused, labels, phantom.density, spacing, parameters, tuple(further))
@@ -196,6 +197,7 @@ def pair_from_stack(
         "shape": list(fused.shape),
         "spacing_um": list(spacing_um),
         "counts_per_stored_value": factor,
+        "light": lit_side(optics, tissue.extents_um()),
         "views": [asdict(optics)],
     }
     return SimulatedPair(to_counts(view), fused, None, signal, spacing_um, parameters)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightsheet.core.axes import Channel, SpacingUm
 from lightsheet.core.files import written_beside
+from lightsheet.core.sides import LIGHT_KEY
 
 Family = Literal["shaped", "imagej", "ome"]
 UM_PER_CM = 1e4
@@ -66,7 +67,8 @@ def _imagej(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ome(metadata: dict[str, Any]) -> dict[str, Any]:
-    notes = {key: metadata[key] for key in ("channel", "study", "simulated", "specimen") if key in metadata}
+    noted = ("channel", "study", "simulated", "specimen", LIGHT_KEY)
+    notes = {key: metadata[key] for key in noted if key in metadata}
     # OME-XML has no field for a study: as JSON in the image's description the package reads it back
     ome: dict[str, Any] = {"axes": "ZYX", "Description": json.dumps(notes)}
     for key in ("PhysicalSizeX", "PhysicalSizeY", "PhysicalSizeZ"):

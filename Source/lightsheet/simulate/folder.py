@@ -18,6 +18,7 @@ from lightsheet.core.files import content_hash, made_alone, settings_hash, write
 from lightsheet.core.locks import sweep_folder
 from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import LOG, track
+from lightsheet.core.sides import LIGHT_KEY
 from lightsheet.simulate.dataset import (
     FROM_REAL,
     PHANTOM,
@@ -56,6 +57,7 @@ class ImageJob:
     stack_hash : content of the real stack that is the truth, or with `DRAWN_STUDY` the specimen, None for a
         phantom
     written_views : views that are written; the second is ``_angle2`` and so on
+    light_told : whether the first view's metadata say from which side it is lit
     """
 
     number: int
@@ -71,6 +73,7 @@ class ImageJob:
     specimen: str
     stack_hash: str | None = None
     written_views: int = 1
+    light_told: bool = False
 
     @property
     def name(self) -> str:
@@ -83,6 +86,8 @@ class ImageJob:
         settings = asdict(self)
         if self.written_views == 1:  # images of versions that knew one view only are kept
             del settings["written_views"]
+        if not self.light_told:  # nor is it known to versions that never told it
+            del settings["light_told"]
         return settings_hash({**settings, "version": VERSION})
 
     def paths(self, folder: Path) -> dict[str, Path]:
@@ -206,6 +211,8 @@ def make_image(job: ImageJob, folder: Path, stack: NDArray[np.generic] | None) -
         if data is None:  # a real stack has no labels and no path for them
             raise NotFoundError(f"{path}: expected labels of the simulated specimen, got none")
         metadata = describe(pair.spacing_um, job.channel, job.study, _how(job, role), job.specimen)
+        if job.light_told and role == "angle":
+            metadata[LIGHT_KEY] = pair.parameters["light"]
         write_stack(path, data, metadata, job.family)
     return pair.parameters
 

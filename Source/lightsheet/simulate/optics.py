@@ -8,6 +8,7 @@ import numpy as np
 from lightsheet.core.axes import SpacingUm
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.names import MOST_VIEWS
+from lightsheet.core.sides import SIDES, Side
 from lightsheet.simulate.presets import DEFAULT_MISREGISTRATION_UM, Preset
 
 FEWEST_VIEWS = 2
@@ -95,6 +96,23 @@ class Optics:
                 "optics: expected an illumination axis that differs from the detection axis, "
                 f"got {self.illumination_axis} for both"
             )
+
+
+def lit_side(optics: Optics, extents_um: SpacingUm, order: tuple[int, ...] = (0, 1, 2)) -> Side:
+    """Tell from which side a view is seen best: where light or camera stand, whichever loses more on its way.
+
+    Parameters
+    ----------
+    optics : of the view
+    extents_um : thickness of the tissue along the optics' axes
+    order : axis of the volume that each of them is
+    """
+    ways = [
+        (optics.illumination_loss_per_um, optics.illumination_axis, optics.illumination_from_high),
+        (optics.detection_loss_per_um, optics.detection_axis, optics.detection_from_high),
+    ]
+    _, axis, from_high = max(ways, key=lambda way: way[0] * extents_um[way[1]])
+    return SIDES[2 * order[axis] + from_high]
 
 
 def checked_views(count: int) -> int:

@@ -25,7 +25,7 @@ from lightsheet.evaluate.ssim import Reading, ssim
 from lightsheet.simulate.dataset import SimulatedPair
 from lightsheet.simulate.fusion import ContentFusion
 from lightsheet.simulate.microscopes import other_microscope
-from lightsheet.simulate.optics import Optics, draw_views
+from lightsheet.simulate.optics import Optics, draw_views, lit_side
 from lightsheet.simulate.tissue import Tissue, tissue_of_volume
 from lightsheet.simulate.variety import WIDE, drawn_preset
 from lightsheet.simulate.views import degrade, to_counts
@@ -123,6 +123,7 @@ def _drawn(
         "signal_counts": peak,
         "axes": [int(axis) for axis in order],
         "fusion": rule,
+        "light": lit_side(optics[0], there.tissue.extents_um(), order),
         "views": [asdict(one) for one in optics],
     }
     return SimulatedPair(view, target, None, specimen.signal, specimen.spacing_um, parameters)

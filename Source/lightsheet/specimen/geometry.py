@@ -14,6 +14,7 @@ from lightsheet.core.axes import ZYX, Region, SpacingUm
 from lightsheet.core.errors import MetadataError
 from lightsheet.core.grid import NodeGrid
 from lightsheet.core.intensity import Normalization, Slabs
+from lightsheet.core.sides import Side, toward
 from lightsheet.specimen.foreground import find_specimen, surface_points
 from lightsheet.specimen.hull import Hull, hull_of_points
 from lightsheet.specimen.light import LightRays, light_direction, trace_light
@@ -45,6 +46,7 @@ class SpecimenGeometry:
     distance : signed distance to the hull in micrometres, > 0 inside
     light : path length inside the hull from the lit side in micrometres
     light_direction_zyx : unit vector in micrometres that points to the light
+    light_thickness_um : longest path of the light inside the hull
     foreground_fraction : share of the volume above the threshold
     foreground : positions in voxels (N, 3), int32, drawn evenly from the foreground
     threshold : counts above which a cell is foreground
@@ -55,6 +57,7 @@ class SpecimenGeometry:
     distance: NodeGrid
     light: NodeGrid
     light_direction_zyx: tuple[float, float, float]
+    light_thickness_um: float
     foreground_fraction: float
     foreground: NDArray[np.int32]
     threshold: float
@@ -84,6 +87,7 @@ def specimen_geometry(
     *,
     settings: GeometrySettings | None = None,
     source: str = "volume",
+    light: Side | None = None,
 ) -> SpecimenGeometry:
     """Find the specimen of a volume (Z, Y, X) and make its channels ready.
 
@@ -92,6 +96,7 @@ def specimen_geometry(
     data : counts as an array (a memory map will do) or a lazy volume; read once
     spacing_um : voxel size (z, y, x)
     normalization : percentiles, if they are known already
+    light : side from which the light came; None: as the specimen's brightness tells
 
     Raises
     ------
@@ -105,7 +110,7 @@ def specimen_geometry(
     check_shape(shape, source)
     check_spacing(spacing_um, source)
     survey = survey_volume(data, block_for(shape, spacing_um, chosen.survey_cells), source)
-    return geometry_of_survey(survey, spacing_um, chosen, source, normalization)
+    return geometry_of_survey(survey, spacing_um, chosen, source, normalization, light=light)
 
 
 def geometry_of_survey(
@@ -114,11 +119,13 @@ def geometry_of_survey(
     settings: GeometrySettings,
     source: str,
     normalization: Normalization | None = None,
+    *,
+    light: Side | None = None,
 ) -> SpecimenGeometry:
     """Like :func:`specimen_geometry` for a volume that has been read already."""
     specimen = find_specimen(survey, source)
     hull = hull_of_points(surface_points(specimen, survey, spacing_um), source)
-    direction = light_direction(specimen, survey, spacing_um)
+    direction = light_direction(specimen, survey, spacing_um) if light is None else np.array(toward(light))
     rays: LightRays = trace_light(hull, direction)
     step = block_for(survey.shape_zyx, spacing_um, settings.grid_nodes)
     z, y, x = (float(part) for part in direction)
@@ -128,6 +135,7 @@ def geometry_of_survey(
         distance=hull.distance_grid(survey.shape_zyx, step, spacing_um),
         light=rays.path_grid(survey.shape_zyx, step, spacing_um),
         light_direction_zyx=(z, y, x),
+        light_thickness_um=float(rays.length.max()),
         foreground_fraction=float(specimen.mask.mean()),
         foreground=foreground_positions(specimen.mask, survey, settings.index_size),
         threshold=specimen.threshold,

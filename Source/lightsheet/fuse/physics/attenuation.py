@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from lightsheet.core.axes import Floats, SpacingUm
 from lightsheet.core.errors import NoSpecimenError
-from lightsheet.fuse.physics.settings import SIDES, Side
+from lightsheet.core.sides import SIDES, Side, axis_of
 from lightsheet.specimen.survey import Survey
 
 Mask = NDArray[np.bool_]
@@ -121,11 +121,6 @@ def odds_of(found: Mapping[Side, FallOff]) -> dict[Side, float]:
     weights = {side: math.exp(score - top) for side, score in scores.items()}
     total = sum(weights.values())
     return {side: weight / total for side, weight in weights.items()}
-
-
-def axis_of(side: Side) -> int:
-    """Axis of a side: 0, 1 or 2."""
-    return "zyx".index(side[1])
 
 
 def tissue(means: NDArray[Any], cell_um: list[float]) -> Mask:

@@ -6,8 +6,9 @@ from typing import Any
 
 from lightsheet.core.axes import ZYX, SpacingUm
 from lightsheet.core.intensity import Normalization, Slabs
+from lightsheet.core.sides import Side
 from lightsheet.fuse.physics.attenuation import FallOff, fall_offs, odds_of
-from lightsheet.fuse.physics.settings import Light, Side
+from lightsheet.fuse.physics.settings import Light
 from lightsheet.specimen.noise import Noise, noise_of
 from lightsheet.specimen.survey import block_for, survey_volume
 

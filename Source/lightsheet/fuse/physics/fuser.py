@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from lightsheet.core.errors import NoSpecimenError
 from lightsheet.core.intensity import Slabs
 from lightsheet.core.progress import LOG
+from lightsheet.core.sides import side_in
 from lightsheet.evaluate.light_fit import ESTIMATE_KEY
 from lightsheet.fuse.fuser import FileFuser, Fused, refuse_without_information
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.physics.estimate import estimate
-from lightsheet.fuse.physics.settings import PHYSICS, SIDES, Light, PhysicsSettings
+from lightsheet.fuse.physics.settings import PHYSICS, Light, PhysicsSettings
 from lightsheet.fuse.physics.step import PhysicsVolume
 from lightsheet.fuse.result import FusionJob
 from lightsheet.inference.predict import Deadline
@@ -21,9 +22,6 @@ from lightsheet.volumes.info import Overrides, VolumeInfo
 from lightsheet.volumes.reading import open_volume
 from lightsheet.volumes.result_types import result_type
 from lightsheet.volumes.unchanged import Watched
-
-LIGHT_KEY = "light"
-"""Where a file's metadata say from which side the light came."""
 
 
 class PhysicsFuser(FileFuser):
@@ -60,7 +58,8 @@ class PhysicsFuser(FileFuser):
         record["model"] = PHYSICS
         with open_volume(view, given) as volume:
             refuse_without_information(volume)
-            job = FusionJob(volume, view, given, output, record, watched=watched)
+            light = light_of(volume.info, self._physics.light)
+            job = FusionJob(volume, view, given, output, record, watched=watched, light=light)
             return write_stepped(job, self._physics, self.settings, deadline)
 
 
@@ -71,14 +70,14 @@ def write_stepped(
 
     Parameters
     ----------
-    job : the view and its result
+    job : the view, its light and its result
     physics : of the step
     stored : how the result is stored
     deadline : when the rest becomes the view as it is
     """
     info = job.volume.info
     try:
-        known = estimate(job.volume, light_of(info, physics.light))
+        known = estimate(job.volume, job.light)
     except NoSpecimenError as error:
         job.record["instead"] = "view"
         job.keep_view(f"{error}; the view is kept as it is")
@@ -123,7 +122,7 @@ def light_of(info: VolumeInfo, wished: Light) -> Light:
     info : of the view; its metadata may say ``"light": "-x"``
     wished : by the user
     """
-    said = next((side for side in SIDES if info.metadata.get(LIGHT_KEY) == side), None)
+    said = side_in(info.metadata)
     if said is None:
         return wished
     if wished == "auto":

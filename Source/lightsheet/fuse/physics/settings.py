@@ -1,21 +1,19 @@
 """Settings of the physics step, as flags; nothing heavy is imported for them."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightsheet.core.errors import SettingsError
 
 PHYSICS = "physics"
 """What is given as --model for the physics step."""
 
-Side = Literal["-z", "+z", "-y", "+y", "-x", "+x"]
-SIDES: tuple[Side, ...] = get_args(Side)
 Light = Literal["auto", "unknown", "-z", "+z", "-y", "+y", "-x", "+x"]
 
 
 @dataclass(frozen=True)
 class PhysicsSettings:
-    """The physics step (--model physics): from where the light came, and what fusion would have been."""
+    """What is known of the light, for networks and for the physics step, and what fusion would have been."""
 
     light: Light = "auto"
     """side from which the light entered the specimen: -x is the side where x is 0, +x the one opposite;

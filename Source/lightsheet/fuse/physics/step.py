@@ -24,10 +24,11 @@ from scipy import ndimage
 from lightsheet.core.axes import Floats
 from lightsheet.core.grid import NodeGrid, node_counts
 from lightsheet.core.intensity import Slabs
+from lightsheet.core.sides import SIDES
 from lightsheet.core.threads import in_threads
 from lightsheet.fuse.physics.attenuation import FallOff
 from lightsheet.fuse.physics.estimate import Estimate
-from lightsheet.fuse.physics.settings import SIDES, PhysicsSettings
+from lightsheet.fuse.physics.settings import PhysicsSettings
 from lightsheet.specimen.noise import WINDOW, above, averaged, fine_share
 from lightsheet.volumes.info import VolumeInfo
 

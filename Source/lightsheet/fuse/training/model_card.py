@@ -12,7 +12,7 @@ from lightsheet.fuse.training.held_out import held_out
 from lightsheet.fuse.training.pairs import Volumes, kind_of
 from lightsheet.fuse.training.settings import TrainSettings
 from lightsheet.models.fingerprint import describe_views
-from lightsheet.models.folder import ModelInputs, ModelSettings, open_model, save_model
+from lightsheet.models.folder import ModelSettings, open_model, save_model
 from lightsheet.runtimes.export import export_trained
 from lightsheet.training.checkpoint import read_checkpoint
 from lightsheet.training.fit import Fitted
@@ -46,9 +46,7 @@ def write_model(settings: TrainSettings, volumes: Volumes, patch: ZYX, fitted: F
     }
     model = ModelSettings(
         network=settings.network(patch),
-        inputs=ModelInputs(
-            settings.image_groups, settings.distance_scale_um, settings.light_scale_um, settings.views
-        ),
+        inputs=settings.inputs,
         patch_zyx=patch,
         channel=channel,
         studies=studies,

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import RAW_IMAGE, ZYX, Channel, Region
+from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, ZYX, Channel, Region
 from lightsheet.core.errors import MetadataError, SettingsError, SplitError, VolumeError
 from lightsheet.core.names import further_view, further_views
 from lightsheet.datasets.splits import Pair, read_pairs
 from lightsheet.fuse.channels import add_views, check_groups, stack_channels
 from lightsheet.fuse.training.settings import TrainSettings
 from lightsheet.models.folder import ModelFolder
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.training.sampling import VALIDATION_VOXELS, validation_region
 from lightsheet.volumes.foreign import real_path
 from lightsheet.volumes.h5.reader import ConvertedVolume
@@ -107,14 +108,7 @@ def _check_disjoint(pairs: dict[str, list[Pair]], lists: dict[str, Path]) -> Non
 
 
 def _open_pair(pair: Pair, settings: TrainSettings) -> OpenPair:
-    opened = open_pair(
-        pair,
-        settings.image_groups,
-        settings.distance_scale_um,
-        settings.light_scale_um,
-        settings.views,
-        flag=" (--image_groups)",
-    )
+    opened = open_pair(pair, settings.inputs, flag=" (--image_groups)")
     if len(opened.further) < settings.views - 1:
         missing = further_view(pair.view, len(opened.further) + 2)
         raise VolumeError(
@@ -127,15 +121,7 @@ def _open_pair(pair: Pair, settings: TrainSettings) -> OpenPair:
     return opened
 
 
-def open_pair(
-    pair: Pair,
-    groups: tuple[str, ...],
-    distance_scale_um: float,
-    light_scale_um: float,
-    views: int = 1,
-    *,
-    flag: str = "",
-) -> OpenPair:
+def open_pair(pair: Pair, inputs: ModelInputs, *, flag: str = "") -> OpenPair:
     """Open a pair, with further views as far as there are any, and check its shapes and groups.
 
     ``flag`` names what to change when a group is missing.
@@ -146,7 +132,8 @@ def open_pair(
         When view and fused differ in shape, or a file lacks a group.
     """
     view, fused = ConvertedVolume(pair.view), ConvertedVolume(pair.fused)
-    further = tuple(ConvertedVolume(path) for path in further_views(pair.view, views))
+    groups = inputs.image_groups
+    further = tuple(ConvertedVolume(path) for path in further_views(pair.view, inputs.views))
     for other in (fused, *further):
         if view.shape_zyx != other.shape_zyx:
             raise VolumeError(
@@ -159,7 +146,9 @@ def open_pair(
                 raise VolumeError(
                     f"{volume.info.source}: expected the group {group}{flag}, got {', '.join(volume.groups)}"
                 )
-    return OpenPair(view, fused, groups, distance_scale_um, light_scale_um, views, further)
+    relative = inputs.light_share and LIGHT_MAP in groups
+    light_um = inputs.light_scale_of(view.light_thickness_um if relative else 0.0)
+    return OpenPair(view, fused, groups, inputs.distance_scale_um, light_um, inputs.views, further)
 
 
 def validation_pairs(folder: ModelFolder, val_list: Path, data_root: Path) -> list[OpenPair]:
@@ -187,8 +176,7 @@ def validation_pairs(folder: ModelFolder, val_list: Path, data_root: Path) -> li
             f"--val_list {val_list}: expected volumes of {model.channel}, as {folder.path} was trained on, "
             f"got {' and '.join(sorted({str(channel) for channel in channels}))}"
         )
-    scales = inputs.distance_scale_um, inputs.light_scale_um
-    return [open_pair(pair, inputs.image_groups, *scales, inputs.views) for pair in wanted]
+    return [open_pair(pair, inputs) for pair in wanted]
 
 
 def views_of(groups: int, views: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from lightsheet.core.axes import IMAGE_GROUPS, ZYX, Channel
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.names import MOST_VIEWS
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.training.settings import FitSettings, check_numbers, plain_fields
 
 Backbone = Literal["unet3d", "resunet3d", "densenet3d", "unet3d_pixelshuffle", "unetr", "swin_unetr"]
@@ -15,7 +16,7 @@ Norm = Literal["none", "instance", "batch", "group"]
 # What may differ between a run and its resumption; `fit` knows its own.
 _FREE_TO_CHANGE = frozenset({"fit", "data_root", "export", "guard_samples"})
 _POSITIVE = ("feat_channels", "distance_scale_um", "light_scale_um")
-_NOT_NEGATIVE = ("ssim_weight", "ssim_tf_weight", "physics_weight", "guard_samples")
+_NOT_NEGATIVE = ("light_share", "ssim_weight", "ssim_tf_weight", "physics_weight", "guard_samples")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class TrainSettings:
     """surface distance enters as tanh(distance / this)"""
     light_scale_um: float = 50.0
     """light path enters as tanh(path / this)"""
+    light_share: float = 0.0
+    """in the place of that, by which share of the specimen's thickness along the light the path is divided,
+    so that it means the same in specimens of any size; 0: micrometres"""
     ssim_weight: float = 3.0
     """weight of 1 - SSIM with an 11^3 window and range 1, beside the mean absolute error of weight 1"""
     ssim_tf_weight: float = 5.0
@@ -81,7 +85,14 @@ class TrainSettings:
     @property
     def channels(self) -> int:
         """Input channels of the network."""
-        return len(self.image_groups) + self.views - 1
+        return self.inputs.channels
+
+    @property
+    def inputs(self) -> ModelInputs:
+        """How the network's input is made."""
+        return ModelInputs(
+            self.image_groups, self.distance_scale_um, self.light_scale_um, self.views, self.light_share
+        )
 
     def network(self, patch_zyx: ZYX) -> dict[str, Any]:
         """Return the dictionary from which ``networks.build`` makes the network."""

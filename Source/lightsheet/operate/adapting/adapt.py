@@ -207,6 +207,7 @@ def _training(base: ModelFolder, fit: FitSettings, lists: Sequence[Path], root: 
         image_groups=inputs.image_groups,
         distance_scale_um=inputs.distance_scale_um,
         light_scale_um=inputs.light_scale_um,
+        light_share=inputs.light_share,
         use_fmc_loss=True,
         ssim_weight=1.0,
         ssim_tf_weight=1.0,

@@ -1,6 +1,6 @@
 """Pairs that a model is adapted by: of parts of the stack itself, or given; and those that are held out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from lightsheet.core.axes import ZYX, Channel
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.names import FUSED, VIEW
 from lightsheet.core.progress import track
+from lightsheet.core.sides import LIGHT_KEY, SIDES, Side, side_in
 from lightsheet.datasets.convert import convert_file
 from lightsheet.datasets.splits import Pair, read_pairs
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.fuser import light_of
-from lightsheet.fuse.physics.settings import Side
 from lightsheet.operate.adapting.settings import AdaptSettings
 from lightsheet.simulate.stacks import pair_of_stack
 from lightsheet.volumes.info import VolumeInfo
@@ -28,6 +28,8 @@ _HELD_OUT = 0.25
 _FEWEST_HELD_OUT = 16
 _FEWEST_PAIRS_HELD_OUT = 6
 _MOST_VOXELS = 1 << 25
+# A view, its fused volume, and the side from which it is lit, if that is to be known.
+_Images = tuple[NDArray[Any], NDArray[Any], Side | None]
 
 
 def own_pairs(
@@ -45,9 +47,9 @@ def own_pairs(
     for content, number, part in track(iter(jobs), "parts of the stack seen and fused", len(jobs)):
         folder = work / f"{key[:12]}_{number}"
 
-        def images(content: NDArray[Any] = content, number: int = number) -> Iterator[NDArray[Any]]:
+        def images(content: NDArray[Any] = content, number: int = number) -> _Images:
             pair = pair_of_stack(content, spacing, channel, (chosen.seed, number), _PART, volume.info.source)
-            yield from (pair.view, pair.fused)
+            return pair.view, pair.fused, side_in(pair.parameters) if known.said in SIDES else None
 
         found[part].append(_converted(folder, volume.info, channel, images))
     return found["train"], found["val"]
@@ -94,30 +96,28 @@ def given_pairs(listed: Path, channel: Channel, work: Path, key: str) -> tuple[l
                 )
             for place, part in enumerate(("train", "val")):
 
-                def images(
-                    view: LazyVolume = view, fused: LazyVolume = fused, place: int = place
-                ) -> Iterator[NDArray[Any]]:
-                    for one in (view, fused):
-                        whole = one.read(0, one.shape_zyx[0])
-                        yield _divided(whole, None, one.info.source)[place]
+                def images(view: LazyVolume = view, fused: LazyVolume = fused, place: int = place) -> _Images:
+                    wholes = [(one.read(0, one.shape_zyx[0]), one.info) for one in (view, fused)]
+                    seen, target = (_divided(whole, None, info.source)[place] for whole, info in wholes)
+                    return seen, target, side_in(view.info.metadata)
 
                 folder = work / f"{key[:12]}_pair{number}_{part}"
                 found[part].append(_converted(folder, view.info, channel, images))
     return found["train"], found["val"]
 
 
-def _converted(
-    folder: Path, info: VolumeInfo, channel: Channel, images: Callable[[], Iterator[NDArray[Any]]]
-) -> Pair:
+def _converted(folder: Path, info: VolumeInfo, channel: Channel, images: Callable[[], _Images]) -> Pair:
     """Write a view and its fused volume and convert them, unless an earlier run did."""
     names = [f"part{role}" for role in (VIEW, FUSED)]
     targets = [folder / f"{name}.h5" for name in names]
     if not all(target.is_file() for target in targets):
-        for name, target, data in zip(names, targets, images(), strict=True):
+        *pair, light = images()
+        metadata = {} if light is None else {LIGHT_KEY: light}
+        for name, target, data in zip(names, targets, pair, strict=True):
             source = folder / f"{name}.tif"
             z, y, x = data.shape
             written = VolumeInfo(
-                str(source), (z, y, x), data.dtype.name, info.spacing_um, channel, info.study or 0
+                str(source), (z, y, x), data.dtype.name, info.spacing_um, channel, info.study or 0, metadata
             )
             folder.mkdir(parents=True, exist_ok=True)
             write_volume(source, data, written)

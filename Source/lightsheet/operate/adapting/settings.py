@@ -19,8 +19,7 @@ class AdaptSettings:
     """CSV with a line 'view;fused' for each pair of the same microscope, of which one to three help already;
     default: none, the stack teaches itself"""
     light: Light = "auto"
-    """side from which the light came, as for --model physics: the half towards it is what teaches; not with
-    --pairs"""
+    """side from which the light came, as for apply: the half towards it is what teaches; not with --pairs"""
     seed: int = 0
     """of parts, microscopes and training"""
 

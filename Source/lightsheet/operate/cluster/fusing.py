@@ -19,6 +19,7 @@ from lightsheet.core.progress import LOG, Progress
 from lightsheet.core.tiles import TilePlan
 from lightsheet.fuse.fuser import Fused
 from lightsheet.fuse.fusion_settings import FusionSettings
+from lightsheet.fuse.physics.settings import PhysicsSettings
 from lightsheet.fuse.predict import Fuser
 from lightsheet.fuse.regions import Recipe, model_for, planes_of
 from lightsheet.fuse.result import FusionJob
@@ -101,7 +102,7 @@ class RegionFuser(Fuser):
     Parameters
     ----------
     cluster : whose workers see the same folders or addresses as this process
-    models, settings, views, more : as `Fuser`
+    models, settings, views, physics, more : as `Fuser`
 
     Raises
     ------
@@ -116,13 +117,14 @@ class RegionFuser(Fuser):
         settings: FusionSettings | None = None,
         *,
         views: int = MOST_VIEWS,
+        physics: PhysicsSettings | None = None,
         more: dict[str, Any] | None = None,
     ) -> None:
         chosen = settings or FusionSettings()
         for name in _NOT_HERE:
             if getattr(chosen, name) != getattr(FusionSettings(), name):
                 raise SettingsError(f"--{name}: expected without --scheduler for one volume, got both")
-        super().__init__(models, chosen, views=views, more=more)
+        super().__init__(models, chosen, views=views, physics=physics, more=more)
         self._cluster = cluster
         memory = cluster.memory_for_a_job
         if memory is not None:

@@ -13,7 +13,8 @@ from lightsheet.core.memory import allow_for_networks
 from lightsheet.core.progress import LOG
 from lightsheet.evaluate.cells.instances import instance_scores, overlaps_of
 from lightsheet.evaluate.cells.thresholds import CAICEDO
-from lightsheet.models.folder import ModelFolder, ModelInputs, ModelOutput, ModelSettings, save_model
+from lightsheet.models.folder import ModelFolder, ModelOutput, ModelSettings, save_model
+from lightsheet.models.inputs import ModelInputs
 from lightsheet.networks.planar import take_encoder_weights
 from lightsheet.runtimes.export import export_trained
 from lightsheet.runtimes.parity import MOST_VOLUMES, HeldOut

@@ -5,6 +5,7 @@ gives the ledger's numbers; the coarse nodes of the fields lie beside under ``no
 here interpolates. In the compact form ``data/raw_image`` holds the counts and the fields hold their nodes.
 """
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -82,6 +83,22 @@ class ConvertedVolume:
     def attributes(self) -> dict[str, Any]:
         """All attributes of the file: light direction, hull volume, settings, source hash and so on."""
         return dict(self.header.attributes)
+
+    @property
+    def light_thickness_um(self) -> float:
+        """Longest path of the light inside the specimen's hull, in micrometres.
+
+        Raises
+        ------
+        VolumeError
+            When the file does not say it, as those of earlier versions.
+        """
+        said = self.header.attributes.get("light_thickness_um")
+        if not isinstance(said, float) or not 0 < said < math.inf:
+            raise VolumeError(
+                f"{self.path}: expected the specimen's thickness along the light, got {said}; convert again"
+            )
+        return said
 
     def read(self, group: str, region: Region) -> NDArray[np.float32]:
         """Voxels of a group, float32 (Z, Y, X), in the ledger's meaning whatever the file's form.
