@@ -247,7 +247,7 @@ class Ours:
         if not self._guard or guard is None:
             return prediction
         blocks = list(predicted_blocks(view.volume, inputs, _loaded(folder.path)))
-        verdict = guard.judge(features_of(blocks, measure(view.volume)))
+        verdict = guard.judge(features_of(blocks, measure(view.volume), told=light in SIDES))
         if verdict.gate.share == 0:  # as apply_script.py does (--fallback)
             return _stepped(view, light)
         return guard.apply(view.values, prediction, verdict.gate)

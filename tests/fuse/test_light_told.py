@@ -103,7 +103,7 @@ def test_a_network_s_result_follows_the_side_and_says_it(tmp_path: Path) -> None
     view = write_tiff(tmp_path / "image_1_nucleus_angle.tif", ball_in_noise(0, SHAPE))
     model = make_model(tmp_path / "Model", groups=GROUPS, trained=True)
     results = {}
-    for name, flags in {"auto": [], "-x": ["--light", "-x"], "+x": ["--light", "+x"]}.items():
+    for name, flags in {"auto": [], "-x": ["--light", "-x"], "+x": ["--light=+x"]}.items():
         target = tmp_path / f"{name}.tif"
         assert main([str(view), str(target), "--model", str(model), *flags]) == 0
         results[name] = read_volume(target)

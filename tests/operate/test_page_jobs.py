@@ -44,6 +44,11 @@ def of(look: "dict[str, object]", **more: object) -> "tuple[Job, Options]":
             ["lightsheet apply input/a.tif output --channel nucleus"],
         ),
         (
+            {},
+            {"task": "fuse", "light": "-x"},
+            ["lightsheet apply input/a.tif output --light=-x"],
+        ),
+        (
             {"frames": 3},
             {"task": "segment3d", "time": 2, "diameter_um": 5.5},
             ["lightsheet segment predict input/a.tif output --dims 3 --diameter_um 5.5 --time 2"],
@@ -113,6 +118,7 @@ def test_options_are_checked(page: TestClient) -> None:
         {"task": "fuse", "spacing_um": [1, 1]},
         {"task": "fuse", "time": -1},
         {"task": "fuse", "model": "/etc"},
+        {"task": "fuse", "light": "--device"},
         {"task": "fuse", "diameter_um": "; ls"},
     ):
         answer = page.post(where, json=content)

@@ -167,7 +167,7 @@ class Fuser(FileFuser):
             prepared = self._prepared(job, folder)
             self._planned(job, prepared)  # flags that can't be are told before anything is predicted
             blocks = list(predicted_blocks(job.volume, prepared.inputs, prepared.model))
-            verdict = guard.judge(features_of(blocks, measured))
+            verdict = guard.judge(features_of(blocks, measured, told=job.light in SIDES))
             LOG.info("%s: guard of %s: %s", job.view.name, folder.name, verdict)
             found.append((folder, guard, verdict))
         if not found:

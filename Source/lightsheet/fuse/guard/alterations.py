@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lightsheet.core.axes import HIGHEST_COUNT, RAW_IMAGE, Floats
+from lightsheet.core.sides import LIGHT_KEY, side_in
 from lightsheet.fuse.training.pairs import OpenPair
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.lazy import LazyVolume
@@ -68,7 +69,9 @@ def altered_view(pair: OpenPair, alteration: Alteration, seed: int) -> LazyVolum
     if info.spacing_um is not None:
         z, y, x = (step * alteration.larger for step in info.spacing_um)
         info = replace(info, spacing_um=(z, y, x))
-    info = VolumeInfo(info.source, info.shape_zyx, "uint16", info.spacing_um, info.channel)
+    light = side_in(info.metadata)
+    known = {} if light is None else {LIGHT_KEY: light}
+    info = VolumeInfo(info.source, info.shape_zyx, "uint16", info.spacing_um, info.channel, metadata=known)
     depth, height, width = info.shape_zyx
 
     def read(z0: int, z1: int) -> NDArray[Any]:

@@ -18,10 +18,11 @@ from lightsheet.core.errors import (
 from lightsheet.core.files import made_alone, written_beside
 from lightsheet.core.intensity import Normalization
 from lightsheet.core.progress import LOG, Progress
+from lightsheet.core.sides import side_in
 from lightsheet.evaluate.metrics import LOSS_BELOW, nssim
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.guard.alterations import Alteration, altered_view, draw_alteration
-from lightsheet.fuse.guard.evidence import features_of, predicted_blocks
+from lightsheet.fuse.guard.evidence import TOLD, features_of, predicted_blocks
 from lightsheet.fuse.guard.gain_map import GainSums
 from lightsheet.fuse.guard.gaussian_process import Numbers, Process, fit_process, fit_scatter
 from lightsheet.fuse.guard.guard import GUARD, Gate, Guard, choose_gate, mix, smoothed
@@ -143,9 +144,11 @@ def sample_of(model: LoadedModel, pair: OpenPair, alteration: Alteration, seed: 
         When the model's input can't be made of it.
     """
     volume = altered_view(pair, alteration, seed)
-    inputs = prepare_inputs(volume, model.settings.inputs)
+    light = side_in(volume.info.metadata)
+    inputs = prepare_inputs(volume, model.settings.inputs, light=light)
     model = for_volume(model, volume, inputs)
-    features = features_of(list(predicted_blocks(volume, inputs, model)), measure(volume))
+    blocks = list(predicted_blocks(volume, inputs, model))
+    features = features_of(blocks, measure(volume), told=light is not None)
     region = pair.validation_region(_MOST_VOXELS, model.facts.fixed_zyx)
     reader = ChannelReader(volume, inputs)
     reader.move(region[0].start, region[0].stop)
@@ -184,7 +187,7 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
             f"{source}: expected at least {_FEWEST_SAMPLES} volumes with a score to fit the guard, "
             f"got {len(scored)}"
         )
-    names = tuple(scored[0][0].features)
+    names = tuple(name for name in scored[0][0].features if name != TOLD or _some_told(scored))
     places = np.array([[sample.features[name] for name in names] for sample, _ in scored])
     values = np.moveaxis(np.array([left for _, left in scored]), 0, -1)
     centre, spread = places.mean(axis=0), np.maximum(places.std(axis=0), _LEAST_SPREAD)
@@ -210,6 +213,11 @@ def fit_guard(samples: Sequence[Sample], source: str) -> Guard:
         shares=shares,
         gains=gains.table(),
     )
+
+
+def _some_told(scored: Sequence[tuple[Sample, Numbers]]) -> bool:
+    """Whether there are views with the light told and without: one kind says nothing of the other."""
+    return len({sample.features[TOLD] for sample, _ in scored}) > 1
 
 
 def scatter_of(places: Numbers, values: Numbers, processes: Sequence[Process]) -> tuple[Process, Numbers]:

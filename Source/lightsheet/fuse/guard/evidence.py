@@ -29,6 +29,7 @@ _SHARE_OF_VOLUME = 0.2
 # Fractional parts of the multiples of these spread points evenly in a cube (R3 sequence, Roberts 2018).
 _SPREAD = (0.8191725134, 0.6710436067, 0.5497004779)
 _MARGIN = 8
+TOLD = "light_told"
 _TINY = 1e-9
 
 
@@ -108,7 +109,7 @@ def sample_blocks(shape_zyx: ZYX, facts: NetworkFacts, share: float = _SHARE_OF_
     return [(slice(z, z + depth), slice(y, y + height), slice(x, x + width)) for z, y, x in sorted(blocks)]
 
 
-def features_of(blocks: Sequence[Block], measured: Features) -> dict[str, float]:
+def features_of(blocks: Sequence[Block], measured: Features, *, told: bool = False) -> dict[str, float]:
     """Turn blocks and the view's features into what the guard goes by; none depends on the camera's gain.
 
     ================  ======================================================================================
@@ -121,9 +122,11 @@ def features_of(blocks: Sequence[Block], measured: Features) -> dict[str, float]
     contrast          brightest twentieth of tissue over its local mean (logarithm)
     evenness          brightness of the specimen's dim tenth over that of its bright tenth (logarithm)
     object            diameter of what the tissue is made of, in voxels in plane (logarithm)
+    light_told        1 where user or file say from which side the light came (``told``), else 0
     ================  ======================================================================================
 
-    The last three are 0 where there is no tissue to measure them in; no specimen's contrast comes near that.
+    Contrast, evenness and object are 0 where there is no tissue to measure them in; no specimen's contrast
+    comes near that.
     """
     sums = [_compare(block) for block in blocks]
     mean = {name: float(np.mean([one[name] for one in sums])) for name in sums[0]}
@@ -144,6 +147,7 @@ def features_of(blocks: Sequence[Block], measured: Features) -> dict[str, float]
         "contrast": _log(measured.get("contrast")),
         "evenness": _log(measured.get("evenness")),
         "object": _log(measured.get("object_um")) - _log(step),
+        TOLD: float(told),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lightsheet.core.sides import Side
 from lightsheet.operate.web.jobs import Job, PageError
 from lightsheet.operate.workers import Command
 
@@ -25,6 +26,7 @@ class Options(BaseModel):
     stained : of fusion: what is stained; None: as the file says or the image looks
     diameter_um : of the objects; None: is found out
     physics : fuse without a network, by the physics step
+    light : of fusion: side from which the light came; None: as the file says or the image tells
     each_plane : of single planes: the stack is a movie or a series of planes
     flat : of movies: planes are frames
     stack : what the file calls time points or channels of one plane are the planes of a stack
@@ -39,6 +41,7 @@ class Options(BaseModel):
     stained: Literal["nucleus", "membrane"] | None = None
     diameter_um: Um | None = None
     physics: bool = False
+    light: Side | None = None
     each_plane: bool = False
     flat: bool = False
     stack: bool = False
@@ -61,6 +64,7 @@ def commands_for(job: Job, options: Options) -> list[Command]:
     if options.task == "fuse":
         more = ["--channel", options.stained] if options.stained else []
         more += ["--model", "physics"] if options.physics else []
+        more += [f"--light={options.light}"] if options.light else []
         time = [] if options.time is None else ["--time", str(options.time)]
         return [Command(("apply", job.stored, "output", *more, *time, *shared))]
     size = [] if options.diameter_um is None else ["--diameter_um", f"{options.diameter_um:g}"]

@@ -103,6 +103,7 @@ function fill(content) {
   $("diameter").value = sample && sample.diameter_um ? sample.diameter_um : "";
   $("physics").checked = false;
   $("stained").value = "";
+  $("light").value = "";
   $("choice").hidden = true;
   const given = content.options && content.options.task ? content.options : null;
   choose(given ? given.task : sample ? sample.tasks[0] : likely(look));
@@ -133,7 +134,7 @@ function choose(name) {
   if (!$("stack-box").hidden && $("stack").checked) $("channel-box").hidden = $("time-box").hidden = true;
   $("each-box").hidden = !(name === "segment2d" && deep);
   $("which").hidden = [...$("which").querySelectorAll("label")].every((label) => label.hidden);
-  $("stained-box").hidden = $("physics-box").hidden = $("why").hidden = name !== "fuse";
+  for (const id of ["stained-box", "light-box", "physics-box", "why"]) $(id).hidden = name !== "fuse";
   $("diameter-box").hidden = name === "fuse" || (movie && look.labels);
   $("how").hidden = [...$("how").children].slice(1).every((part) => part.hidden);
   const planar = name === "segment2d" || (movie && !deep);
@@ -157,6 +158,7 @@ function asked() {
     stained: some("stained") && $("stained").value ? $("stained").value : null,
     diameter_um: some("diameter") ? number("diameter") : null,
     physics: some("physics") && $("physics").checked,
+    light: some("light") && $("light").value ? $("light").value : null,
     each_plane: some("each") && $("each").checked,
     flat: some("flat") && $("flat").checked,
     stack: some("stack") && $("stack").checked,

@@ -200,7 +200,7 @@ def choice_for(folder: Path, job: Job, options: Options) -> str:
         When the image can't be used.
     """
     shared = commands_for(job, options)[0].words[3:]
-    words = [word for word in shared if word not in ("--model", "physics")]
+    words = [word for word in shared if word not in ("--model", "physics") and "--light=" not in word]
     command = Command(("choose", job.stored, *words))
     with (folder / "choice.txt").open("wb") as out:
         process = start(command, folder, out)
