@@ -21,8 +21,7 @@ from benchmarks.common import Bars, say, table
 from benchmarks.fusion.cases import Case, unseen_case
 from benchmarks.fusion.methods import View
 from benchmarks.fusion.real_views import real_views
-from lightsheet.core.axes import CHANNELS
-from lightsheet.core.sides import SIDES, Side
+from lightsheet.core.axes import CHANNELS, SIDES, Side
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.physics.estimate import estimate

@@ -15,7 +15,7 @@ physics             our physics step, without a model; the side of the light as 
 physics, light told the same, with the side of the light told where there is one (views of real stacks)
 ours, no guard      as ours, without the guard: the prediction as it is
 ours                what apply_script.py and the container write
-ours, light told    the same with the side of the light told (--light), where there is one: views of real stacks
+ours, light told    the same with the side of the light told (--light) where there is one
 
 and, when asked for, other ways to choose among our models:
 
@@ -36,9 +36,8 @@ from scipy import ndimage
 
 from benchmarks.common import ROOT
 from benchmarks.fusion.cases import Case
-from lightsheet.core.axes import CHANNELS, Channel, Floats
+from lightsheet.core.axes import CHANNELS, SIDES, Channel, Floats
 from lightsheet.core.intensity import Normalization, percentiles
-from lightsheet.core.sides import SIDES
 from lightsheet.evaluate.gaussian import GAUSSIAN_SIGMA
 from lightsheet.evaluate.ssim import ssim
 from lightsheet.fuse.guard.evidence import features_of, predicted_blocks

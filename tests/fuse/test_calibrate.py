@@ -183,6 +183,21 @@ def test_the_physics_step_is_judged_by_its_result_on_the_same_view(tmp_path: Pat
     np.testing.assert_allclose(1 - np.exp(left), scores, atol=1e-6)
 
 
+@pytest.mark.parametrize(("told", "known"), [((0.0,), False), ((1.0,), False), ((0.0, 1.0), True)])
+def test_whether_the_light_was_told_counts_where_there_are_views_of_both_kinds(
+    told: tuple[float, ...], known: bool
+) -> None:
+    samples = []
+    for number in range(20):
+        one = sample(number, number / 20 - 0.5)
+        features = {**one.features, "light_told": told[number % len(told)]}
+        samples.append(dataclasses.replace(one, features=features))
+    guard = fit_guard(samples, "model")
+    assert ("light_told" in guard.features) is known
+    verdicts = [guard.judge({"quality": 0.4, "other": 1.0, "light_told": one}) for one in (0.0, 1.0)]
+    assert not any("light_told" in verdict.unlike for verdict in verdicts)
+
+
 def test_where_the_physics_step_does_better_than_the_model_it_is_chosen() -> None:
     def of(number: int, quality: float) -> Sample:
         one = sample(number, quality)

@@ -9,9 +9,8 @@ import pytest
 
 from lightsheet.cli.apply import main
 from lightsheet.cli.simulate import main as simulate
-from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE
+from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SIDES, Side, axis_of, side_in, toward
 from lightsheet.core.errors import VolumeError
-from lightsheet.core.sides import SIDES, Side, axis_of, side_in, toward
 from lightsheet.datasets.convert import convert_file
 from lightsheet.datasets.splits import Pair
 from lightsheet.fuse.inputs import prepare_inputs

@@ -11,8 +11,7 @@ from scipy import ndimage
 
 from lightsheet.cli.apply import main
 from lightsheet.cli.evaluate import main as evaluate
-from lightsheet.core.axes import Floats
-from lightsheet.core.sides import SIDES, Side
+from lightsheet.core.axes import SIDES, Floats, Side
 from lightsheet.evaluate.light_fit import light_fit
 from lightsheet.evaluate.metrics import nssim
 from lightsheet.fuse.fusion_settings import FusionSettings

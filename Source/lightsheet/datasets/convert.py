@@ -16,13 +16,14 @@ from lightsheet.core.axes import (
     LOW_PERCENTILE,
     RAW_IMAGE,
     SURFACE_DISTANCE,
+    Side,
     SpacingUm,
+    side_in,
 )
 from lightsheet.core.files import made_alone, settings_hash, written_beside
 from lightsheet.core.locks import sweep
 from lightsheet.core.names import FUSED, is_further_view, stem_of
 from lightsheet.core.progress import LOG
-from lightsheet.core.sides import Side, side_in
 from lightsheet.specimen.foreground import find_specimen
 from lightsheet.specimen.geometry import (
     GeometrySettings,
@@ -128,9 +129,8 @@ def convert_file(
         known = _known(info)
         # The hash reads the same pages as the survey: side by side they cost one read.
         source_hash = background.submit(lambda: watched.digest)
-        light = side_in(info.metadata)
-        wanted = {"settings": asdict(chosen), "spacing_um": spacing, "format": FORMAT_VERSION, "light": light}
-        wanted |= known
+        wanted = {"settings": asdict(chosen), "spacing_um": spacing, "format": FORMAT_VERSION, **known}
+        wanted["light"] = side_in(info.metadata)
         if selected := {name: value for name, value in asdict(overrides.select).items() if value is not None}:
             wanted["select"] = selected
 
@@ -143,7 +143,7 @@ def convert_file(
         with made_alone(target):
             block = block_for(info.shape_zyx, spacing, chosen.geometry.survey_cells)
             survey = survey_volume(volume, block, str(source))
-            prepared = background.submit(_Content, source, spacing, chosen, survey, light)
+            prepared = background.submit(_Content, source, spacing, chosen, survey, wanted["light"])
             with written_beside(target) as partial:
                 with writing_h5(partial) as file:
                     if chosen.compact:  # the counts don't wait for the geometry, nor either for the hash

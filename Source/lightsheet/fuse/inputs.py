@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, Region
+from lightsheet.core.axes import LIGHT_MAP, RAW_IMAGE, SURFACE_DISTANCE, Region, Side, toward
 from lightsheet.core.intensity import Normalization, Slabs, percentiles
-from lightsheet.core.sides import Side, toward
 from lightsheet.fuse.channels import add_views, stack_channels
 from lightsheet.models.inputs import ModelInputs
 from lightsheet.specimen.geometry import SpecimenGeometry, specimen_geometry

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from lightsheet.core.axes import Floats
+from lightsheet.core.axes import SIDES, Floats
 from lightsheet.core.errors import ModelError, SettingsError, VolumeError
 from lightsheet.core.files import settings_hash
 from lightsheet.core.malloc import keep_freed_memory
 from lightsheet.core.names import MOST_VIEWS
 from lightsheet.core.progress import LOG
-from lightsheet.core.sides import SIDES
 from lightsheet.fuse.fuser import FileFuser, Fused, refuse_without_information
 from lightsheet.fuse.fusion_settings import FusionSettings
 from lightsheet.fuse.guard.evidence import features_of, predicted_blocks

@@ -98,8 +98,7 @@ def simulate_pair(
     phantom = make_phantom(study, channel, size, spacing, rng)
     tissue = tissue_of_envelope(phantom.envelope)
     optics = draw_views(study, rng, tissue.extents_um(), views, misregistration_um)
-    if vary is not None:
-        optics = tuple(vary(one) for one in optics)
+    optics = optics if vary is None else tuple(vary(one) for one in optics)
     peak = float(np.exp(rng.uniform(*np.log(SIGNAL_COUNTS))))
     signal = phantom.density
     signal *= np.float32(peak)

@@ -10,9 +10,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import Channel, SpacingUm
+from lightsheet.core.axes import LIGHT_KEY, Channel, SpacingUm
 from lightsheet.core.files import written_beside
-from lightsheet.core.sides import LIGHT_KEY
 
 Family = Literal["shaped", "imagej", "ome"]
 UM_PER_CM = 1e4

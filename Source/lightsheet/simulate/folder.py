@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import ZYX, Channel, SpacingUm
+from lightsheet.core.axes import LIGHT_KEY, ZYX, Channel, SpacingUm
 from lightsheet.core.errors import NotFoundError, SettingsError
 from lightsheet.core.files import content_hash, made_alone, settings_hash, write_json
 from lightsheet.core.locks import sweep_folder
 from lightsheet.core.processes import end_with_parent
 from lightsheet.core.progress import LOG, track
-from lightsheet.core.sides import LIGHT_KEY
 from lightsheet.simulate.dataset import (
     FROM_REAL,
     PHANTOM,

@@ -5,10 +5,9 @@ from itertools import islice
 
 import numpy as np
 
-from lightsheet.core.axes import SpacingUm
+from lightsheet.core.axes import SIDES, Side, SpacingUm
 from lightsheet.core.errors import SettingsError
 from lightsheet.core.names import MOST_VIEWS
-from lightsheet.core.sides import SIDES, Side
 from lightsheet.simulate.presets import DEFAULT_MISREGISTRATION_UM, Preset
 
 FEWEST_VIEWS = 2

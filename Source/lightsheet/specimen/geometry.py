@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import ZYX, Region, SpacingUm
+from lightsheet.core.axes import ZYX, Region, Side, SpacingUm, toward
 from lightsheet.core.errors import MetadataError
 from lightsheet.core.grid import NodeGrid
 from lightsheet.core.intensity import Normalization, Slabs
-from lightsheet.core.sides import Side, toward
 from lightsheet.specimen.foreground import find_specimen, surface_points
 from lightsheet.specimen.hull import Hull, hull_of_points
 from lightsheet.specimen.light import LightRays, light_direction, trace_light

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightsheet.core.axes import HIGHEST_COUNT, RAW_IMAGE, Floats
-from lightsheet.core.sides import LIGHT_KEY, side_in
+from lightsheet.core.axes import HIGHEST_COUNT, LIGHT_KEY, RAW_IMAGE, Floats, side_in
 from lightsheet.fuse.training.pairs import OpenPair
 from lightsheet.volumes.info import VolumeInfo
 from lightsheet.volumes.lazy import LazyVolume

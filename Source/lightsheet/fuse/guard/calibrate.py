@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightsheet.core.axes import RAW_IMAGE, Floats, Region
+from lightsheet.core.axes import RAW_IMAGE, Floats, Region, side_in
 from lightsheet.core.errors import (
     LightsheetError,
     MetadataError,
@@ -18,7 +18,6 @@ from lightsheet.core.errors import (
 from lightsheet.core.files import made_alone, written_beside
 from lightsheet.core.intensity import Normalization
 from lightsheet.core.progress import LOG, Progress
-from lightsheet.core.sides import side_in
 from lightsheet.evaluate.metrics import LOSS_BELOW, nssim
 from lightsheet.evaluate.ssim import READINGS
 from lightsheet.fuse.guard.alterations import Alteration, altered_view, draw_alteration

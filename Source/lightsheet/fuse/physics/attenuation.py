@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightsheet.core.axes import Floats, SpacingUm
+from lightsheet.core.axes import SIDES, Floats, Side, SpacingUm, axis_of
 from lightsheet.core.errors import NoSpecimenError
-from lightsheet.core.sides import SIDES, Side, axis_of
 from lightsheet.specimen.survey import Survey
 
 Mask = NDArray[np.bool_]

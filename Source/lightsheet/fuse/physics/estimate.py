@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightsheet.core.axes import ZYX, SpacingUm
+from lightsheet.core.axes import ZYX, Side, SpacingUm
 from lightsheet.core.intensity import Normalization, Slabs
-from lightsheet.core.sides import Side
 from lightsheet.fuse.physics.attenuation import FallOff, fall_offs, odds_of
 from lightsheet.fuse.physics.settings import Light
 from lightsheet.specimen.noise import Noise, noise_of

@@ -6,10 +6,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from lightsheet.core.axes import side_in
 from lightsheet.core.errors import NoSpecimenError
 from lightsheet.core.intensity import Slabs
 from lightsheet.core.progress import LOG
-from lightsheet.core.sides import side_in
 from lightsheet.evaluate.light_fit import ESTIMATE_KEY
 from lightsheet.fuse.fuser import FileFuser, Fused, refuse_without_information
 from lightsheet.fuse.fusion_settings import FusionSettings

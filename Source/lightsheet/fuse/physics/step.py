@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lightsheet.core.axes import Floats
+from lightsheet.core.axes import SIDES, Floats
 from lightsheet.core.grid import NodeGrid, node_counts
 from lightsheet.core.intensity import Slabs
-from lightsheet.core.sides import SIDES
 from lightsheet.core.threads import in_threads
 from lightsheet.fuse.physics.attenuation import FallOff
 from lightsheet.fuse.physics.estimate import Estimate

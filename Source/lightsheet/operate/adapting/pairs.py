@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import ZYX, Channel
+from lightsheet.core.axes import LIGHT_KEY, SIDES, ZYX, Channel, Side, side_in
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.names import FUSED, VIEW
 from lightsheet.core.progress import track
-from lightsheet.core.sides import LIGHT_KEY, SIDES, Side, side_in
 from lightsheet.datasets.convert import convert_file
 from lightsheet.datasets.splits import Pair, read_pairs
 from lightsheet.fuse.physics.estimate import estimate

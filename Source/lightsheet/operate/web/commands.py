@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lightsheet.core.sides import Side
+from lightsheet.core.axes import Side
 from lightsheet.operate.web.jobs import Job, PageError
 from lightsheet.operate.workers import Command
 
