@@ -1,5 +1,6 @@
 """Models adapted to one stack: what teaches, what is held out, and that nothing is made worse."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -216,8 +217,15 @@ def test_a_result_tells_how_its_model_was_adapted(
         "cpu",
     ]
     real = adapting.adapt
-    monkeypatch.setattr(adapting, "adapt", lambda *a, **k: real(*a, settings=FEW, **k))
-    assert apply([*flags, "--runtime", "torch", "--adapt"]) == 0
+    asked = []
+
+    def few(view: Path, output: Path, base: Path, settings: AdaptSettings, overrides: Overrides) -> object:
+        asked.append(settings)
+        return real(view, output, base, dataclasses.replace(FEW, light=settings.light), overrides)
+
+    monkeypatch.setattr(adapting, "adapt", few)
+    assert apply([*flags, "--runtime", "torch", "--adapt", "--light=-x"]) == 0
+    assert asked == [AdaptSettings(light="-x")]
     told = adaptation(read_info(tmp_path / "out.tif").metadata)
     assert told is not None and told.kept
     assert (tmp_path / "out_adapted" / "settings.json").is_file()

@@ -129,10 +129,7 @@ def convert_file(
         known = _known(info)
         # The hash reads the same pages as the survey: side by side they cost one read.
         source_hash = background.submit(lambda: watched.digest)
-        wanted = {"settings": asdict(chosen), "spacing_um": spacing, "format": FORMAT_VERSION, **known}
-        wanted["light"] = side_in(info.metadata)
-        if selected := {name: value for name, value in asdict(overrides.select).items() if value is not None}:
-            wanted["select"] = selected
+        wanted = {**_how(chosen, info, overrides), "spacing_um": spacing, **known}
 
         def key() -> str:
             return settings_hash({"source": source_hash.result(), **wanted})
@@ -156,6 +153,14 @@ def convert_file(
                 watched.check()
             ConvertedVolume(target).close()
     return Converted(source, target, "written")
+
+
+def _how(chosen: ConvertSettings, info: VolumeInfo, overrides: Overrides) -> dict[str, Any]:
+    """Tell what a file follows from, beside its source and the attributes that must be known."""
+    how = {"settings": asdict(chosen), "format": FORMAT_VERSION, "light": side_in(info.metadata)}
+    if selected := {name: value for name, value in asdict(overrides.select).items() if value is not None}:
+        how["select"] = selected
+    return how
 
 
 def _known(info: VolumeInfo) -> dict[str, Any]:
