@@ -147,6 +147,13 @@ def test_simulated_views_tell_their_bright_side_where_asked(tmp_path: Path) -> N
     assert said == [None, "-z", None, "-z"]
 
 
+@pytest.mark.parametrize("family", ["shaped", "imagej", "ome"])
+def test_each_family_of_metadata_can_tell_the_light(tmp_path: Path, family: str) -> None:
+    flags = ["--shape", "12,40,48", "--count", "1", "--light_told", "1", "--metadata", family]
+    assert simulate([str(tmp_path), *flags]) == 0
+    assert side_in(read_volume(tmp_path / "image_0_nucleus_angle.tif").info.metadata) == "-z"
+
+
 def test_the_bright_side_is_where_less_is_lost() -> None:
     optics = Optics(
         illumination_axis=2, illumination_from_high=True, detection_axis=0, detection_from_high=False
