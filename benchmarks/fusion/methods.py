@@ -15,7 +15,7 @@ physics             our physics step, without a model; the side of the light as 
 physics, light told the same, with the side of the light told where there is one (views of real stacks)
 ours, no guard      as ours, without the guard: the prediction as it is
 ours                what apply_script.py and the container write
-ours, light told    the same with the side of the light told (--light) where there is one
+ours, light told    the same with the side of the light told (--light) where there is one; also without guard
 
 and, when asked for, other ways to choose among our models:
 
@@ -36,7 +36,7 @@ from scipy import ndimage
 
 from benchmarks.common import ROOT
 from benchmarks.fusion.cases import Case
-from lightsheet.core.axes import CHANNELS, SIDES, Channel, Floats
+from lightsheet.core.axes import CHANNELS, Channel, Floats
 from lightsheet.core.intensity import Normalization, percentiles
 from lightsheet.evaluate.gaussian import GAUSSIAN_SIGMA
 from lightsheet.evaluate.ssim import ssim
@@ -44,7 +44,7 @@ from lightsheet.fuse.guard.evidence import features_of, predicted_blocks
 from lightsheet.fuse.guard.guard import guard_of
 from lightsheet.fuse.inputs import NetworkInputs, prepare_inputs
 from lightsheet.fuse.physics.estimate import estimate
-from lightsheet.fuse.physics.settings import Light
+from lightsheet.fuse.physics.settings import Light, told_side
 from lightsheet.fuse.physics.step import PhysicsVolume
 from lightsheet.models.choose import choose_for, of_task, shipped_models
 from lightsheet.models.folder import FUSE, ModelFolder, open_model
@@ -246,7 +246,7 @@ class Ours:
         if not self._guard or guard is None:
             return prediction
         blocks = list(predicted_blocks(view.volume, inputs, _loaded(folder.path)))
-        verdict = guard.judge(features_of(blocks, measure(view.volume), told=light in SIDES))
+        verdict = guard.judge(features_of(blocks, measure(view.volume), told=told_side(light) is not None))
         if verdict.gate.share == 0:  # as apply_script.py does (--fallback)
             return _stepped(view, light)
         return guard.apply(view.values, prediction, verdict.gate)
@@ -256,8 +256,7 @@ class Ours:
 def _of_ours(view: View, choose: Chooser, light: Light) -> tuple[Floats, ModelFolder, NetworkInputs]:
     folder = choose(view)
     model = _loaded(folder.path)
-    side = next((side for side in SIDES if side == light), None)
-    inputs = prepare_inputs(view.volume, model.settings.inputs, light=side)
+    inputs = prepare_inputs(view.volume, model.settings.inputs, light=told_side(light))
     prediction = predict_block(model.facts, model.runtime, view.channels(inputs))[0]
     return prediction, folder, inputs
 
@@ -286,7 +285,7 @@ METHODS: dict[str, Callable[[View], Floats]] = {
     "MONAI": monai,
     "ours, no guard": Ours(guard=False),
     "ours": Ours(),
-    "ours, no guard, light told": Ours(guard=False, told=True),
+    "no guard, light told": Ours(guard=False, told=True),
     "ours, light told": Ours(told=True),
 }
 CHOICES: dict[str, Callable[[View], Floats]] = {

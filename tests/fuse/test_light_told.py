@@ -15,7 +15,7 @@ from lightsheet.datasets.convert import convert_file
 from lightsheet.datasets.splits import Pair
 from lightsheet.fuse.inputs import prepare_inputs
 from lightsheet.fuse.training.pairs import open_pair
-from lightsheet.models.folder import open_model, save_model
+from lightsheet.models.folder import load_state, open_model, save_model
 from lightsheet.models.inputs import ModelInputs
 from lightsheet.simulate.optics import Optics, lit_side
 from lightsheet.specimen.geometry import specimen_geometry
@@ -124,8 +124,6 @@ def test_a_model_keeps_its_share(tmp_path: Path) -> None:
     model = open_model(make_model(tmp_path / "Model", groups=GROUPS))
     inputs = dataclasses.replace(model.settings.inputs, light_share=0.7)
     settings = dataclasses.replace(model.settings, inputs=inputs)
-    from lightsheet.models.folder import load_state
-
     save_model(tmp_path / "Other", settings, load_state(model), {}, {}, "# test")
     assert open_model(tmp_path / "Other").settings.inputs.light_share == 0.7
     assert inputs.light_scale_of(100.0) == pytest.approx(70.0)

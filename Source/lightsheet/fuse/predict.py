@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightsheet.core.axes import SIDES, Floats
+from lightsheet.core.axes import Floats
 from lightsheet.core.errors import ModelError, SettingsError, VolumeError
 from lightsheet.core.files import settings_hash
 from lightsheet.core.malloc import keep_freed_memory
@@ -21,7 +21,7 @@ from lightsheet.fuse.guard.guard import Trust, guard_of, mean_gate
 from lightsheet.fuse.inputs import converted_file, prepare_inputs
 from lightsheet.fuse.loading import load_fusion_model
 from lightsheet.fuse.physics.fuser import light_of, write_stepped
-from lightsheet.fuse.physics.settings import PhysicsSettings
+from lightsheet.fuse.physics.settings import PhysicsSettings, told_side
 from lightsheet.fuse.result import FusionJob, Prepared
 from lightsheet.inference.for_volume import for_volume
 from lightsheet.inference.journal import Journal
@@ -166,7 +166,7 @@ class Fuser(FileFuser):
             prepared = self._prepared(job, folder)
             self._planned(job, prepared)  # flags that can't be are told before anything is predicted
             blocks = list(predicted_blocks(job.volume, prepared.inputs, prepared.model))
-            verdict = guard.judge(features_of(blocks, measured, told=job.light in SIDES))
+            verdict = guard.judge(features_of(blocks, measured, told=told_side(job.light) is not None))
             LOG.info("%s: guard of %s: %s", job.view.name, folder.name, verdict)
             found.append((folder, guard, verdict))
         if not found:
@@ -299,8 +299,8 @@ class Fuser(FileFuser):
             loaded = self._loaded[folder.path]
             # Channels stored in an H5 file hold for the voxel size it was converted with.
             stored = converted_file(job.view) if job.overrides.spacing_um is None else None
-            light = next((side for side in SIDES if side == job.light), None)
-            inputs = prepare_inputs(job.volume, loaded.settings.inputs, stored, job.further, light)
+            side = told_side(job.light)
+            inputs = prepare_inputs(job.volume, loaded.settings.inputs, stored, job.further, side)
             job.prepared = Prepared(for_volume(loaded, job.volume, inputs), inputs)
         return job.prepared
 

@@ -173,9 +173,9 @@ def pair_from_stack(
     low, high = (float(value) for value in np.percentile(fused, (2.0, 99.8)))
     signal = np.maximum(fused.astype(np.float32) - np.float32(low), 0)
     tissue = tissue_of_volume(signal, spacing_um)
-    photons = float(np.exp(rng.uniform(*np.log(PHOTONS_OF_REAL))))
-    gain = max(high - low, 1.0) / photons
-    drawn = (vary or _as_drawn)(draw_views(preset, rng, tissue.extents_um())[0])
+    gain = max(high - low, 1.0) / float(np.exp(rng.uniform(*np.log(PHOTONS_OF_REAL))))
+    drawn = draw_views(preset, rng, tissue.extents_um())[0]
+    drawn = drawn if vary is None else vary(drawn)
     optics = replace(
         drawn,
         psf_lateral_um=BLUR_LEFT_FOR_REAL * drawn.psf_lateral_um,
@@ -188,7 +188,7 @@ def pair_from_stack(
         counts_per_photon=gain,
         read_noise_counts=READ_NOISE_PHOTONS * gain,
     )
-    view = to_counts(degrade(signal, spacing_um, optics, rng, tissue))
+    view = degrade(signal, spacing_um, optics, rng, tissue)
     parameters = {
         "simulated": FROM_REAL,
         "optics_of_study": preset.study,
@@ -198,11 +198,7 @@ def pair_from_stack(
         "light": lit_side(optics, tissue.extents_um()),
         "views": [asdict(optics)],
     }
-    return SimulatedPair(view, fused, None, signal, spacing_um, parameters)
-
-
-def _as_drawn(optics: Optics) -> Optics:
-    return optics
+    return SimulatedPair(to_counts(view), fused, None, signal, spacing_um, parameters)
 
 
 def _counts_of_real(stack: NDArray[np.generic], source: str) -> tuple[NDArray[np.uint16], float]:

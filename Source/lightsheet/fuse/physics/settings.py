@@ -3,12 +3,18 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from lightsheet.core.axes import SIDES, Side
 from lightsheet.core.errors import SettingsError
 
 PHYSICS = "physics"
 """What is given as --model for the physics step."""
 
 Light = Literal["auto", "unknown", "-z", "+z", "-y", "+y", "-x", "+x"]
+
+
+def told_side(light: Light) -> Side | None:
+    """Return the side that is told; None where it is to be found out or taken as not to be known."""
+    return next((side for side in SIDES if side == light), None)
 
 
 @dataclass(frozen=True)

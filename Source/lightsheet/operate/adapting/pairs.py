@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightsheet.core.axes import LIGHT_KEY, SIDES, ZYX, Channel, Side, side_in
+from lightsheet.core.axes import LIGHT_KEY, ZYX, Channel, Side, side_in
 from lightsheet.core.errors import VolumeError
 from lightsheet.core.names import FUSED, VIEW
 from lightsheet.core.progress import track
@@ -15,6 +15,7 @@ from lightsheet.datasets.convert import convert_file
 from lightsheet.datasets.splits import Pair, read_pairs
 from lightsheet.fuse.physics.estimate import estimate
 from lightsheet.fuse.physics.fuser import light_of
+from lightsheet.fuse.physics.settings import told_side
 from lightsheet.operate.adapting.settings import AdaptSettings
 from lightsheet.simulate.stacks import pair_of_stack
 from lightsheet.volumes.info import VolumeInfo
@@ -48,7 +49,7 @@ def own_pairs(
 
         def images(content: NDArray[Any] = content, number: int = number) -> _Images:
             pair = pair_of_stack(content, spacing, channel, (chosen.seed, number), _PART, volume.info.source)
-            return pair.view, pair.fused, side_in(pair.parameters) if known.said in SIDES else None
+            return pair.view, pair.fused, side_in(pair.parameters) if told_side(known.said) else None
 
         found[part].append(_converted(folder, volume.info, channel, images))
     return found["train"], found["val"]
